@@ -1,0 +1,90 @@
+"""What a broker's machines may ask of their shell. Values only; the shell performs them in order.
+
+``Send`` leaves after everything before it in the same round was performed.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from zmqmq.batch import StampedBatch
+from zmqmq.model import PartitionId
+from zmqmq.ports import Buffer
+from zmqmq.topic_config import TopicConfig
+from zmqmq.wire.replies import FetchResult, Reply
+from zmqmq.wire.requests import OffsetQuery
+
+
+class Send(Struct, frozen=True):
+    """Answer a peer."""
+
+    target: bytes
+    reply: Reply
+    payload: tuple[Buffer, ...] = ()
+
+
+class Append(Struct, frozen=True):
+    """Append stamped batches; answered by ``on_appended`` or ``on_append_failed``, later by ``on_synced``."""
+
+    partition: PartitionId
+    batches: tuple[StampedBatch, ...]
+
+
+class Sync(Struct, frozen=True):
+    """Something waits for the disk: start a sync as soon as the running one is done."""
+
+
+class ReadRange(Struct, frozen=True, gc=False):
+    """Whole batches of one partition from ``offset`` on, none of it at or above ``end``."""
+
+    partition: PartitionId
+    offset: int
+    end: int
+    bytes_max: int
+    result: FetchResult
+
+
+class AnswerFetch(Struct, frozen=True):
+    """Read the ranges and send them to a peer, at most ``bytes_max`` in all but always one batch.
+    ``results`` are those that need no reading. A read that fails becomes that partition's error."""
+
+    target: bytes
+    correlation_id: int
+    ranges: tuple[ReadRange, ...]
+    results: tuple[FetchResult, ...]
+    bytes_max: int
+    started_ms: int = 0
+
+
+class AnswerOffsets(Struct, frozen=True):
+    """Look up offsets by time and send them. ``bounds`` are (log start, high watermark, leader epoch) per query."""
+
+    target: bytes
+    correlation_id: int
+    queries: tuple[OffsetQuery, ...]
+    bounds: tuple[tuple[int, int, int], ...]
+
+
+class CreateLog(Struct, frozen=True):
+    """Make room for a partition, or give it new settings."""
+
+    partition: PartitionId
+    config: TopicConfig
+
+
+class DeleteTopicLogs(Struct, frozen=True):
+    """Remove every partition of a topic from the disk."""
+
+    topic_id: bytes
+
+
+class MoveLogStart(Struct, frozen=True):
+    """Records before ``log_start`` are gone for good; answered by ``on_synced`` of a later round."""
+
+    partition: PartitionId
+    log_start: int
+
+
+Effect: TypeAlias = Send | Append | Sync | AnswerFetch | AnswerOffsets | CreateLog | DeleteTopicLogs | MoveLogStart

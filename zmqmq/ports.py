@@ -1,0 +1,101 @@
+"""What the product needs from the world, as narrow interfaces: time, chance, files, messages.
+
+Shells get the real ones (``store.disk``, ``transport``); the simulator puts its own underneath.
+Every call of ``Disk`` and ``File`` is one system call: it may raise ``OSError``, and a write may be
+short. Nothing here retries.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+
+class Clock(Protocol):
+    """Two clocks: one for people, one for waiting."""
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970 UTC. May jump either way."""
+
+    def monotonic_ms(self) -> int:
+        """Milliseconds since some start. Never goes back."""
+
+
+class Random(Protocol):
+    """A source of chance; ``random.Random`` fits."""
+
+    def random(self) -> float: ...
+
+    def randbytes(self, n: int, /) -> bytes: ...
+
+    def randrange(self, start: int, stop: int, /) -> int: ...
+
+
+class File(Protocol):
+    """An open file. Owned by who opened it; calls from one thread at a time, but for ``fdatasync``,
+    which may run in another thread while the owner reads and writes."""
+
+    def pread(self, size: int, position: int) -> bytes:
+        """Up to ``size`` bytes; fewer only at the end of the file (or by a signal)."""
+
+    def pwritev(self, buffers: Sequence[Buffer], position: int) -> int:
+        """Write the buffers one after the other; the number of bytes written, possibly short."""
+
+    def fdatasync(self) -> None:
+        """Data, and the size needed to read it, are on disk when this returns. After an error: unknown for good."""
+
+    def truncate(self, size: int) -> None: ...
+
+    def allocate(self, position: int, size: int) -> None:
+        """Reserve space, extending the file with zeros."""
+
+    def size(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Lock(Protocol):
+    """An exclusive lock on a file, released by ``close`` or by the end of the process."""
+
+    def close(self) -> None: ...
+
+
+class Disk(Protocol):
+    """A file system. Paths are ``/``-separated strings. Names made, renamed or removed are on disk only
+    after ``sync_directory`` of the directory returned."""
+
+    def open(self, path: str, *, create: bool = False, write: bool = True) -> File:
+        """Open for reading, and writing unless ``write`` is false. ``FileNotFoundError`` unless ``create``."""
+
+    def exists(self, path: str) -> bool: ...
+
+    def listdir(self, path: str) -> list[str]:
+        """Names in a directory, sorted."""
+
+    def mkdir(self, path: str) -> None:
+        """Make a directory and those above it; no error if it exists."""
+
+    def rename(self, source: str, target: str) -> None:
+        """Replaces ``target`` atomically."""
+
+    def unlink(self, path: str) -> None: ...
+
+    def rmdir(self, path: str) -> None: ...
+
+    def sync_directory(self, path: str) -> None: ...
+
+    def lock(self, path: str) -> Lock:
+        """Take the lock or raise ``BlockingIOError`` at once. Creates the file."""
+
+    def free_bytes(self, path: str) -> int: ...
+
+
+class Transport(Protocol):
+    """How a broker's shell answers. Never blocks."""
+
+    def send(self, target: bytes, frames: Sequence[Buffer]) -> bool:
+        """Hand frames over to the peer named by ``target``. False when it is gone or its queue is full."""
