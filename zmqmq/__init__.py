@@ -1,1 +1,74 @@
+"""zmqmq: a durable message log that comes with ``pip install``.
+
+``open(path)`` runs the real broker inside this process; ``Client(address)`` talks to one that runs elsewhere.
+Names are loaded when they are first used, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from zmqmq import errors
+    from zmqmq.client.message import Message
+    from zmqmq.client.serde import Serde, json, msgpack, raw, text
+    from zmqmq.client.sync import Client, Producer, Reader, stop_on_signals
+    from zmqmq.embedded import Embedded, open
+    from zmqmq.errors import TimeoutError, ZmqmqError
+    from zmqmq.model import Delivery, Offset
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Client",
+    "Delivery",
+    "Embedded",
+    "Message",
+    "Offset",
+    "Producer",
+    "Reader",
+    "Serde",
+    "TimeoutError",
+    "ZmqmqError",
+    "errors",
+    "json",
+    "msgpack",
+    "open",
+    "raw",
+    "stop_on_signals",
+    "text",
+]
+
+_HOMES = {
+    "Client": "zmqmq.client.sync",
+    "Producer": "zmqmq.client.sync",
+    "Reader": "zmqmq.client.sync",
+    "stop_on_signals": "zmqmq.client.sync",
+    "Message": "zmqmq.client.message",
+    "Serde": "zmqmq.client.serde",
+    "json": "zmqmq.client.serde",
+    "msgpack": "zmqmq.client.serde",
+    "raw": "zmqmq.client.serde",
+    "text": "zmqmq.client.serde",
+    "Embedded": "zmqmq.embedded",
+    "open": "zmqmq.embedded",
+    "TimeoutError": "zmqmq.errors",
+    "ZmqmqError": "zmqmq.errors",
+    "Delivery": "zmqmq.model",
+    "Offset": "zmqmq.model",
+}
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'zmqmq' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))
