@@ -247,9 +247,7 @@ def check_stamp(header: BatchHeader, data: Buffer, seed: int, position: int = 0)
         raise InvalidRecord("batch stamp does not match its CRC, or belongs to another partition")
 
 
-def stamp(
-    header: BatchHeader, data: Buffer, *, seed: int, base_offset: int, leader_epoch: int, append_time_ms: int
-) -> StampedBatch:
+def stamp(header: BatchHeader, data: Buffer, *, seed: int, base_offset: int, leader_epoch: int, append_time_ms: int) -> StampedBatch:
     """Give a checked batch its place. The body is not copied."""
     front = _STAMP.pack(MAGIC, VERSION, FORMAT_NATIVE, header.length, base_offset, leader_epoch, header.body_crc, append_time_ms, 0)
     stamp_crc = crc32c(front, seed)

@@ -100,5 +100,3 @@ def raised(fault: Fault) -> ZmqmqError:
 
 def error_reply(correlation_id: int, error: ZmqmqError) -> ErrorReply:
     return ErrorReply(correlation_id, fault(error))
-
-
