@@ -1,0 +1,92 @@
+"""Contexts and sockets with zmqmq's options; nothing else makes one.
+
+Every option has its reason in ``docs/spec/wire.md``. LINGER is 0 everywhere, so that closing never hangs:
+what must arrive is waited for by the protocol, not by the socket.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Final, TypeAlias
+
+import zmq
+
+from zmqmq.errors import UnsupportedVersion
+from zmqmq.model import FRAME_BYTES_MAX
+
+Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
+Socket: TypeAlias = "zmq.Socket[bytes]"
+
+LIBZMQ_MIN: Final = (4, 3, 5)
+"""Earlier ones have holes that a peer can use before any message of ours is seen."""
+
+SOCKETS_MAX: Final = 4096
+QUEUE_MESSAGES_MAX: Final = 64
+"""Messages that ZeroMQ holds per peer and direction; beyond it the sender is told to wait."""
+HANDSHAKE_MS: Final = 3_000
+HEARTBEAT_MS: Final = 1_000
+HEARTBEAT_TIMEOUT_MS: Final = 3_000
+HEARTBEAT_TTL_MS: Final = 4_000
+CONNECT_TIMEOUT_MS: Final = 1_000
+RECONNECT_MS: Final = 100
+RECONNECT_MS_MAX: Final = 2_000
+BACKLOG_CONNECTIONS: Final = 1024
+KEEPALIVE_IDLE_S: Final = 30
+KEEPALIVE_INTERVAL_S: Final = 10
+KEEPALIVE_COUNT: Final = 3
+
+GONE: Final = frozenset({errno.EHOSTUNREACH, zmq.ENOTSOCK, zmq.ETERM})
+"""Errors of a send that mean: this peer will never read it."""
+
+
+def new_context(*, io_threads: int = 1) -> Context:
+    """A context of our own: the process-wide instance belongs to the application. Raises UnsupportedVersion."""
+    found = zmq.zmq_version_info()
+    if found < LIBZMQ_MIN:
+        raise UnsupportedVersion(
+            f"libzmq {'.'.join(map(str, found))} is too old, zmqmq needs {'.'.join(map(str, LIBZMQ_MIN))}",
+            hint="install a newer pyzmq: python -m pip install --upgrade pyzmq",
+        )
+    context: Context = zmq.Context(io_threads)
+    context.set(zmq.MAX_SOCKETS, SOCKETS_MAX)
+    return context
+
+
+def new_router(context: Context) -> Socket:
+    """The broker's socket. MANDATORY: a send to a peer that is gone fails instead of vanishing. No HANDOVER: nobody can
+    take another's identity."""
+    router = _with_common_options(context.socket(zmq.ROUTER))
+    router.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    router.setsockopt(zmq.ROUTER_HANDOVER, 0)
+    router.setsockopt(zmq.BACKLOG, BACKLOG_CONNECTIONS)
+    return router
+
+
+def new_dealer(context: Context) -> Socket:
+    """A client's socket, one per broker. IMMEDIATE: nothing is queued for a connection that does not stand. No routing id
+    of its own: the broker makes a fresh one for each connection."""
+    dealer = _with_common_options(context.socket(zmq.DEALER))
+    dealer.setsockopt(zmq.IMMEDIATE, 1)
+    dealer.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS)
+    dealer.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    dealer.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
+    return dealer
+
+
+def _with_common_options(socket: Socket) -> Socket:
+    """ZAP_DOMAIN is set when CURVE is: enforcing it without a handler refuses everybody."""
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
+    socket.setsockopt(zmq.SNDHWM, QUEUE_MESSAGES_MAX)
+    socket.setsockopt(zmq.RCVHWM, QUEUE_MESSAGES_MAX)
+    socket.setsockopt(zmq.SNDTIMEO, 0)
+    socket.setsockopt(zmq.RCVTIMEO, 0)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TTL, HEARTBEAT_TTL_MS)
+    socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S)
+    socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT)
+    return socket
