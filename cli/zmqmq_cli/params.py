@@ -1,0 +1,112 @@
+"""Types of options: durations, sizes, rates, counts. Wrong input is a usage error that shows how to write it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # not generic before click 8.5
+
+FORMAT = click.Choice(["text", "wide", "json", "jsonl", "yaml", "csv"])
+_MULTIPLES = {"k": 1_000, "m": 1_000_000}
+
+
+class Parsed(_ParamType):
+    """A type made of a function that raises ZmqmqError or ValueError."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name = name
+        self.parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from zmqmq.errors import ZmqmqError
+
+        if not isinstance(value, str):
+            return value
+        try:
+            return self.parse(value)
+        except ZmqmqError as error:
+            self.fail(f"{error}; {error.hint}" if error.hint else str(error), param, ctx)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _seconds(text: str) -> float:
+    """A bare number is seconds here, as in every other command line."""
+    from zmqmq.units import parse_duration_ms
+
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = parse_duration_ms(text) / 1000
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"{text!r} is not a time to wait; write 5s, 250ms or 2m")
+    return seconds
+
+
+def _size(text: str) -> int:
+    from zmqmq.units import parse_bytes
+
+    size = parse_bytes(text)
+    if size < 0:
+        raise ValueError(f"{text!r} is not a size; write 100, 1KiB or 4MiB")
+    return size
+
+
+def _rate(text: str) -> float:
+    """Messages a second: 1000, 1000/s, 10k/s, 60/m."""
+    number, _, unit = text.partition("/")
+    per = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}.get(unit.strip())
+    multiple = _MULTIPLES.get(number[-1:].lower(), 1)
+    try:
+        count = float(number[:-1] if multiple > 1 else number) * multiple
+    except ValueError:
+        count = 0.0
+    if per is None or not 0 < count < float("inf"):
+        raise ValueError(f"{text!r} is not a rate; write 1000/s, 10k/s or 60/m")
+    return count / per
+
+
+def _count(text: str) -> int:
+    """A whole number, 1_000_000 and 10k and 1m allowed."""
+    multiple = _MULTIPLES.get(text[-1:].lower(), 1)
+    try:
+        count = int(text[:-1]) * multiple if multiple > 1 else int(text.replace(",", ""))
+    except ValueError:
+        raise ValueError(f"{text!r} is not a number of messages; write 1000, 1_000_000 or 10k") from None
+    if count < 1:
+        raise ValueError(f"{text!r} is less than 1")
+    return count
+
+
+def _partitions(text: str) -> tuple[int, ...]:
+    from zmqmq.model import PARTITIONS_MAX
+
+    found: list[int] = []
+    for part in text.split(","):
+        low, dash, high = part.strip().partition("-")
+        if not low.isdigit() or (dash and not high.isdigit()) or int(high or low) >= PARTITIONS_MAX:
+            raise ValueError(f"{text!r} is not a list of partitions; write 0,3 or 0-5")
+        found.extend(range(int(low), int(high if dash else low) + 1))
+    return tuple(dict.fromkeys(found))
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"{text!r} is not of the form name=value")
+    return name.strip(), value
+
+
+DURATION = Parsed("duration", _seconds)
+SIZE = Parsed("size", _size)
+RATE = Parsed("rate", _rate)
+COUNT = Parsed("count", _count)
+PARTITIONS = Parsed("partitions", _partitions)
+SETTING = Parsed("name=value", _setting)

@@ -1,0 +1,67 @@
+"""What the global options said: made once by ``main``, read by every command."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from zmqmq_cli.output import Output
+
+if TYPE_CHECKING:
+    from zmqmq import Client
+
+BROKERS_DEFAULT = "tcp://127.0.0.1:5570"
+
+
+class Settings:
+    """Global options may stand before the command or behind it; behind wins."""
+
+    def __init__(self) -> None:
+        self.brokers = BROKERS_DEFAULT
+        self.timeout = 5.0
+        self.format = "text"
+        self.quiet = False
+        self.verbose = 0
+        self.color = True
+        self.command = "zmqmq"
+        self.uses_brokers = False
+        self._output: Output | None = None
+
+    @property
+    def output(self) -> Output:
+        """Made on first use, when all options are known."""
+        if self._output is None:
+            self._output = Output(self.format, quiet=self.quiet, color=self.color)
+        return self._output
+
+    def output_for_errors(self) -> Output:
+        return Output(quiet=self.quiet, color=self.color)
+
+    def flush(self) -> None:
+        """Bring out what was printed; may raise BrokenPipeError."""
+        if self._output is not None:
+            self._output.flush()
+
+    def maybe_traceback(self) -> None:
+        """The exception being handled, in full, when ``-v`` was given."""
+        if self.verbose:
+            import traceback
+
+            traceback.print_exc()
+
+    @property
+    def where(self) -> str:
+        """The second line of errors that name no place themselves."""
+        return f"Where: {self.command}" + (f", brokers {self.brokers}" if self.uses_brokers else "")
+
+    @property
+    def interactive(self) -> bool:
+        """Somebody is there to be asked."""
+        return sys.stdin.isatty() and sys.stderr.isatty()
+
+    def client(self) -> Client:
+        """A connected client's face; it connects when it is used."""
+        from zmqmq import Client
+
+        self.uses_brokers = True
+        return Client(self.brokers, client_id="zmqmq-cli", timeout=self.timeout)
