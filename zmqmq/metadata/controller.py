@@ -1,0 +1,197 @@
+"""Decisions about the cluster: a request and an image in, records or a named error out. Nothing changes here.
+
+``Controller`` adds the overlay: decisions see the committed image plus the records that are on their way
+into the log; everybody else sees the committed image only. When an append fails, the overlay is dropped.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from zmqmq.errors import InvalidConfig, LocalProtocolError, Throttled, TopicExists, UnknownTopic, ZmqmqError
+from zmqmq.metadata.image import ClusterImage, apply
+from zmqmq.metadata.records import (
+    Assignment,
+    BrokerRegistered,
+    MetadataRecord,
+    ProducerIdsAllocated,
+    TopicAltered,
+    TopicCreated,
+    TopicDeleted,
+)
+from zmqmq.model import METADATA_PARTITION, PARTITIONS_MAX, check_topic_name
+from zmqmq.topic_config import TopicConfig, describe_config, parse_config
+from zmqmq.wire.requests import AlterTopic, CreateTopic, DeleteTopic
+
+if TYPE_CHECKING:
+    from zmqmq.ports import Random
+
+TOPIC_ID_BYTES: Final = 16
+PRODUCER_ID_BLOCK: Final = 1_000
+"""Producer ids reserved by one record; those of a block that were not given out are lost when the broker ends."""
+REPLICATION_DEFAULT_MAX: Final = 3
+_SIMILAR_MAX: Final = 3
+_SIMILAR_CANDIDATES_MAX: Final = 500
+
+
+class ClusterLimits(Struct, frozen=True):
+    """Bounds of what can be created."""
+
+    topics_max: int = 20_000
+    partitions_max: int = 100_000
+    topic_partitions_max: int = PARTITIONS_MAX
+
+
+class Decision(Struct, frozen=True):
+    """Records to commit before the answer, or why not. No records and no error: all is as asked already."""
+
+    records: tuple[MetadataRecord, ...] = ()
+    topic_id: bytes = b""
+    error: ZmqmqError | None = None
+
+
+def unknown_topic(name: str, image: ClusterImage) -> UnknownTopic:
+    """With the names that are near; looks at a bounded number of them."""
+    near = [other for other in image.names if abs(len(other) - len(name)) <= 2][:_SIMILAR_CANDIDATES_MAX]
+    similar = difflib.get_close_matches(name, near, n=_SIMILAR_MAX)
+    return UnknownTopic(f"topic {name!r} does not exist", similar=similar, hint=f"create it with: zmqmq topic create {name}")
+
+
+def create_topic(request: CreateTopic, image: ClusterImage, topic_id: bytes, limits: ClusterLimits) -> Decision:
+    try:
+        name = check_topic_name(request.name)
+        if name in image.names:
+            return Decision(error=TopicExists(f"topic {name!r} exists", hint="choose another name, or create with exist_ok=True"))
+        partition_count = _partition_count(request.partitions, image, limits)
+        replica_count = _replica_count(request.replication_factor, image)
+        _check_settings(parse_config(request.config), replica_count)
+    except ZmqmqError as error:
+        return Decision(error=error)
+    partitions = place(sorted(image.brokers), partition_count, replica_count, first=image.partition_count)
+    return Decision((TopicCreated(topic_id, name, partitions, request.config),), topic_id)
+
+
+def place(brokers: list[int], partition_count: int, replica_count: int, first: int) -> list[Assignment]:
+    """Replicas in turn over the brokers, starting where the last topic ended; the first one leads."""
+    placed = []
+    for partition in range(partition_count):
+        replicas = tuple(brokers[(first + partition + i) % len(brokers)] for i in range(replica_count))
+        placed.append(Assignment(replicas, replicas, replicas[0]))
+    return placed
+
+
+def alter_topic(request: AlterTopic, image: ClusterImage) -> Decision:
+    topic = image.topic(request.name)
+    if topic is None:
+        return Decision(error=unknown_topic(request.name, image))
+    config = {name: text for name, text in topic.config.items() if name not in request.unset} | request.set
+    try:
+        defaults = describe_config(TopicConfig())
+        parse_config({name: defaults.get(name, "") for name in request.unset})
+        _check_settings(parse_config(config), max(len(partition.replicas) for partition in topic.partitions))
+    except ZmqmqError as error:
+        return Decision(error=error)
+    if config == topic.config:
+        return Decision(topic_id=topic.topic_id)
+    return Decision((TopicAltered(topic.topic_id, config),), topic.topic_id)
+
+
+def delete_topic(request: DeleteTopic, image: ClusterImage) -> Decision:
+    topic = image.topic(request.name)
+    if topic is None:
+        return Decision(error=unknown_topic(request.name, image))
+    return Decision((TopicDeleted(topic.topic_id),), topic.topic_id)
+
+
+def _partition_count(asked: int, image: ClusterImage, limits: ClusterLimits) -> int:
+    count = asked or 1
+    if not 1 <= count <= limits.topic_partitions_max:
+        raise InvalidConfig(f"partitions must be 1 to {limits.topic_partitions_max}, got {asked}")
+    if len(image.topics) >= limits.topics_max:
+        raise InvalidConfig(f"the cluster has {len(image.topics)} topics, the limit is {limits.topics_max}", hint="delete topics")
+    if image.partition_count + count > limits.partitions_max:
+        raise InvalidConfig(
+            f"the cluster has {image.partition_count} partitions, {count} more are over the limit of {limits.partitions_max}",
+            hint="delete topics, or ask for fewer partitions",
+        )
+    return count
+
+
+def _replica_count(asked: int, image: ClusterImage) -> int:
+    brokers = len(image.brokers)
+    count = asked or min(REPLICATION_DEFAULT_MAX, brokers)
+    if not 1 <= count <= brokers:
+        raise InvalidConfig(f"replication factor must be 1 to {brokers}, the number of brokers, got {asked}")
+    return count
+
+
+def _check_settings(settings: TopicConfig, replica_count: int) -> None:
+    if settings.min_insync_replicas > replica_count:
+        raise InvalidConfig(f"min_insync_replicas must be 1 to {replica_count}, the number of replicas, got {settings.min_insync_replicas}")
+
+
+class Controller:
+    """The committed image, the overlay, and what comes out of deciding on both.
+
+    Invariant: ``pending`` equals ``committed`` with the records of the open proposals applied.
+    """
+
+    def __init__(self, limits: ClusterLimits, random: Random) -> None:
+        self.committed = ClusterImage()
+        self.pending = self.committed
+        self._open: dict[int, tuple[MetadataRecord, ...]] = {}
+        self._limits = limits
+        self._random = random
+
+    def decide(self, request: CreateTopic | AlterTopic | DeleteTopic) -> Decision:
+        match request:
+            case CreateTopic():
+                return create_topic(request, self.pending, self._fresh_topic_id(), self._limits)
+            case AlterTopic():
+                return alter_topic(request, self.pending)
+            case DeleteTopic():
+                return delete_topic(request, self.pending)
+        raise LocalProtocolError(f"no decision for {type(request).__name__}")
+
+    def register(self, node_id: int, directory_id: str, endpoint: str) -> Decision:
+        return Decision((BrokerRegistered(node_id, directory_id, endpoint),))
+
+    def allocate_producer_ids(self, node_id: int) -> Decision:
+        broker = self.pending.brokers.get(node_id)
+        if broker is None:
+            return Decision(error=Throttled("the broker is not registered yet", retry_after_ms=100))
+        end = self.pending.producer_ids_end + PRODUCER_ID_BLOCK
+        return Decision((ProducerIdsAllocated(node_id, broker.broker_epoch, end),))
+
+    def on_proposed(self, proposal_id: int, records: tuple[MetadataRecord, ...]) -> None:
+        self._open[proposal_id] = records
+        self.pending = apply(self.pending, records)
+
+    def on_committed(self, proposal_id: int, records: tuple[MetadataRecord, ...]) -> ClusterImage:
+        """The next committed image. Replayed records come this way too, without having been proposed."""
+        self._open.pop(proposal_id, None)
+        self.committed = apply(self.committed, records)
+        if not self._open:
+            self.pending = self.committed
+        self._check()
+        return self.committed
+
+    def on_refused(self, proposal_id: int) -> None:
+        """The proposal is in no log; decisions must not see it any more."""
+        self._open.pop(proposal_id, None)
+        self.pending = self.committed
+        for records in self._open.values():
+            self.pending = apply(self.pending, records)
+        self._check()
+
+    def _fresh_topic_id(self) -> bytes:
+        while True:
+            topic_id = self._random.randbytes(TOPIC_ID_BYTES)
+            if topic_id not in self.pending.topics and topic_id != METADATA_PARTITION.topic_id:
+                return topic_id
+
+    def _check(self) -> None:
+        assert self.committed.index <= self.pending.index

@@ -1,0 +1,1 @@
+"""Leading a partition: ends, watermark, epochs, acknowledgements."""
