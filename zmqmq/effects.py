@@ -13,7 +13,7 @@ from zmqmq.batch import StampedBatch
 from zmqmq.model import PartitionId
 from zmqmq.ports import Buffer
 from zmqmq.topic_config import TopicConfig
-from zmqmq.wire.replies import FetchResult, Reply
+from zmqmq.wire.replies import FetchResult, OffsetResult, Reply
 from zmqmq.wire.requests import OffsetQuery
 
 
@@ -59,12 +59,14 @@ class AnswerFetch(Struct, frozen=True):
 
 
 class AnswerOffsets(Struct, frozen=True):
-    """Look up offsets by time and send them. ``bounds`` are (log start, high watermark, leader epoch) per query."""
+    """Look up offsets by time and send them. ``bounds`` are (log start, high watermark, leader epoch) per query;
+    ``results`` are the answers that need no looking up, None in the other places."""
 
     target: bytes
     correlation_id: int
     queries: tuple[OffsetQuery, ...]
     bounds: tuple[tuple[int, int, int], ...]
+    results: tuple[OffsetResult | None, ...] = ()
 
 
 class CreateLog(Struct, frozen=True):
