@@ -179,7 +179,8 @@ class PartitionLeader:
         """
         if offset < self.log_start:
             raise DataLost(
-                f"offset {offset} of {self.partition} was removed, the log starts at {self.log_start}", log_start=self.log_start, log_end=self.log_end,
+                f"offset {offset} of {self.partition} was removed, the log starts at {self.log_start}",
+                log_start=self.log_start, log_end=self.log_end,
                 hint="read on from log_start, and lengthen retention_ms or retention_bytes",
             )  # fmt: skip
         if last_epoch >= 0:
@@ -191,7 +192,8 @@ class PartitionLeader:
                 )  # fmt: skip
         if offset > self.log_end:
             raise OffsetOutOfRange(
-                f"offset {offset} of {self.partition} is beyond the log's end {self.log_end}", log_start=self.log_start, log_end=self.log_end,
+                f"offset {offset} of {self.partition} is beyond the log's end {self.log_end}",
+                log_start=self.log_start, log_end=self.log_end,
                 hint="read on from log_end",
             )  # fmt: skip
 

@@ -1,0 +1,295 @@
+"""The broker as a machine: decoded requests in, effects out. It routes; the desks decide.
+
+One round: ``on_message`` for each message that waits, ``take_effects``, perform them, say what became of the
+appends, take the effects of that, and so on until there are none. Whatever a peer sends, the answer is a
+reply or a named error and a counter, never an exception.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+
+from msgspec import Struct
+
+from zmqmq import __version__
+from zmqmq.broker.connections import Connection, Connections
+from zmqmq.broker.fetch import FetchDesk
+from zmqmq.broker.limits import BrokerLimits
+from zmqmq.broker.outbox import Now, Outbox
+from zmqmq.broker.partitions import Logs, Partitions
+from zmqmq.broker.produce import ProduceDesk, offline_error
+from zmqmq.broker.records import RecordsDesk
+from zmqmq.broker.stats import Gauges, stats_reply
+from zmqmq.broker.topics import TopicDesk
+from zmqmq.effects import Append, Effect
+from zmqmq.errors import Fenced, UnsupportedVersion, ZmqmqError
+from zmqmq.metadata.controller import Controller
+from zmqmq.metadata.local import LocalLog
+from zmqmq.model import METADATA_PARTITION, PartitionId
+from zmqmq.ports import Buffer
+from zmqmq.wire import framing
+from zmqmq.wire.replies import HelloReply, PingReply
+from zmqmq.wire.requests import (
+    PROTOCOL_VERSION,
+    AlterTopic,
+    CreateTopic,
+    DeleteRecords,
+    DeleteTopic,
+    Fetch,
+    GetMetadata,
+    GetStats,
+    Hello,
+    InitProducer,
+    ListOffsets,
+    Ping,
+    Produce,
+    Request,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from zmqmq.facts import StartMoved, Synced
+    from zmqmq.ports import Random
+
+TEXT_MAX: Final = 255
+"""Characters kept of what a client says about itself."""
+
+
+class NodeIdentity(Struct, frozen=True):
+    """Who this broker is. ``directory_id`` tells a wiped broker from the one that had its node id before."""
+
+    cluster_id: str
+    node_id: int
+    directory_id: str
+    endpoint: str
+    """Where clients reach it; empty when it listens nowhere."""
+
+
+class ReadGauges(Protocol):
+    """What only the shell knows for a stats reply."""
+
+    def __call__(self) -> Gauges: ...
+
+
+class Node:
+    """See the module. Owned by one thread."""
+
+    def __init__(
+        self, identity: NodeIdentity, limits: BrokerLimits, *, logs: Logs, random: Random, metadata: LocalLog, gauges: ReadGauges
+    ) -> None:
+        self.identity = identity
+        self._limits = limits
+        self._logs = logs
+        self._gauges = gauges
+        self._log = metadata
+        self._started_us = 0
+        self._outbox = Outbox()
+        self._connections = Connections(limits)
+        self.partitions = Partitions(identity.node_id, logs, self._outbox)
+        controller = Controller(limits.cluster(), random)
+        self._topics = TopicDesk(identity.node_id, identity.cluster_id, controller, self.partitions, self._outbox)
+        self._produce = ProduceDesk(limits, self.partitions, self._outbox)
+        self._fetch = FetchDesk(limits, self.partitions, self._outbox)
+        self._records = RecordsDesk(limits, self.partitions, self._outbox)
+
+    def __repr__(self) -> str:
+        return f"Node({self.identity.node_id} ready={self.is_ready} topics={len(self.partitions.image.topics)} {self._log!r})"
+
+    @property
+    def is_ready(self) -> bool:
+        """This opening is registered: the broker leads and may be asked."""
+        return self._topics.is_ready
+
+    @property
+    def start_error(self) -> ZmqmqError | None:
+        """Why it will never be ready."""
+        return self._topics.start_error
+
+    def start(self, now: Now) -> None:
+        """Replay the metadata log and register. Ready after the rounds that this needs."""
+        self._started_us = now.us
+        self._log.wall_ms = now.wall_ms
+        self._topics.start(self._log, self.identity.directory_id, self.identity.endpoint)
+        self._log.start()
+        self._settle(now)
+
+    # ── facts ────────────────────────────────────────────────────────────────────────────────────
+
+    def on_message(self, source: bytes, frames: Sequence[Buffer], now: Now) -> None:
+        """``frames`` without the routing id. Buffers must not change afterwards."""
+        try:
+            request, payload = framing.decode_request(frames)
+        except ZmqmqError as error:
+            self._outbox.refuse(source, framing.correlation_id(frames), error)
+            return
+        self._log.wall_ms = now.wall_ms
+        name, handler = self._HANDLERS[type(request)]
+        self._outbox.requests[name] += 1
+        try:
+            handler(self, source, request, payload, now)
+        except ZmqmqError as error:
+            if not (isinstance(request, Produce) and request.acks == 0):
+                self._outbox.refuse(source, request.correlation_id, error)
+            else:
+                self._outbox.count(error)
+
+    def on_appended(self, partitions: Iterable[PartitionId], now: Now) -> None:
+        """Everything of these partitions that the last effects asked to append is written."""
+        for partition in partitions:
+            if partition == METADATA_PARTITION:
+                self._log.on_written()
+            else:
+                self.partitions.on_written(partition)
+        self._settle(now)
+
+    def on_append_failed(self, errors: Mapping[PartitionId, ZmqmqError], now: Now) -> None:
+        """Nothing of it is written."""
+        for partition, error in errors.items():
+            error.outcome = "not_written"
+            self._outbox.count(error)
+            if partition == METADATA_PARTITION:
+                self._log.on_append_failed(error)
+            else:
+                self.partitions.on_append_failed(partition, error)
+        self._settle(now)
+
+    def on_synced(self, synced: Sequence[Synced], now: Now) -> None:
+        for fact in synced:
+            if fact.partition == METADATA_PARTITION:
+                self._log.on_synced(fact.end)
+            else:
+                self.partitions.on_synced(fact)
+        self._settle(now)
+
+    def on_start_moved(self, moved: Sequence[StartMoved], now: Now) -> None:
+        """New log starts are on disk, asked for or found by retention."""
+        for fact in moved:
+            self._records.on_start_moved(fact)
+        self._settle(now)
+
+    def on_offline(self, reason: str, now: Now) -> None:
+        """The disk failed for good. What waits may be written or not; reads go on."""
+        error = offline_error(reason)
+        self._outbox.count(error)
+        self.partitions.on_offline(reason, error)
+        self._records.on_offline(error)
+        self._log.on_offline(error)
+        self._settle(now)
+
+    def on_gone(self, source: bytes) -> None:
+        """A send found that the peer is not there any more."""
+        self._connections.gone(source)
+        self._fetch.on_gone(source)
+
+    def on_fetched(self, partition: PartitionId, message_count: int, size_bytes: int) -> None:
+        leader = self.partitions.opened(partition)
+        if leader is not None:
+            leader.messages_out += message_count
+            leader.bytes_out += size_bytes
+
+    def on_tick(self, now: Now) -> None:
+        self._fetch.on_tick(now)
+
+    def next_deadline_ms(self) -> int | None:
+        return self._fetch.next_deadline_ms()
+
+    def take_effects(self, now: Now) -> list[Effect]:
+        """What to perform now, in order: appends first."""
+        self._settle(now)
+        effects: list[Effect] = list(self.partitions.take_appends())
+        batches = self._log.take_batches()
+        if batches:
+            self._outbox.wants_sync = True
+            effects.append(Append(METADATA_PARTITION, batches))
+        effects.extend(self._outbox.take())
+        return effects
+
+    def _settle(self, now: Now) -> None:
+        """Hand on what the machines told each other."""
+        self._topics.on_events(self._log.take_events())
+        receipts = self.partitions.take_receipts()
+        if receipts:
+            self._produce.on_receipts(receipts, now)
+        self._fetch.on_moved(self.partitions.take_moved(), now)
+
+    # ── requests ─────────────────────────────────────────────────────────────────────────────────
+
+    def _on_hello(self, source: bytes, request: Hello, _payload: Sequence[Buffer], now: Now) -> None:
+        if not request.version_min <= PROTOCOL_VERSION <= request.version_max:
+            raise UnsupportedVersion(
+                f"the client speaks protocol versions {request.version_min} to {request.version_max}, this broker {PROTOCOL_VERSION}",
+                hint="upgrade the older side",
+            )
+        if request.cluster_id and request.cluster_id != self.identity.cluster_id:
+            raise Fenced(
+                f"the client looks for cluster {request.cluster_id[:TEXT_MAX]}, this is {self.identity.cluster_id}",
+                hint="another cluster answers at this address; correct the address, or make a new client",
+            )
+        self._connections.open(source, request.client_id[:TEXT_MAX], request.software[:TEXT_MAX], now.ms)
+        reply = HelloReply(
+            request.correlation_id, PROTOCOL_VERSION, self.identity.cluster_id, self.identity.node_id,
+            f"zmqmq/{__version__}", self._limits.told(),
+        )  # fmt: skip
+        self._outbox.reply(source, reply)
+
+    def _on_ping(self, source: bytes, request: Ping, _payload: Sequence[Buffer], now: Now) -> None:
+        self._heard(source, now)
+        self._outbox.reply(source, PingReply(request.correlation_id))
+
+    def _on_metadata(self, source: bytes, request: GetMetadata, _payload: Sequence[Buffer], now: Now) -> None:
+        self._topics.metadata(self._heard(source, now), request)
+
+    def _on_change(self, source: bytes, request: CreateTopic | AlterTopic | DeleteTopic, _payload: Sequence[Buffer], now: Now) -> None:
+        self._topics.change(self._heard(source, now), request)
+
+    def _on_init_producer(self, source: bytes, request: InitProducer, _payload: Sequence[Buffer], now: Now) -> None:
+        self._topics.init_producer(self._heard(source, now), request)
+
+    def _on_produce(self, source: bytes, request: Produce, payload: Sequence[Buffer], now: Now) -> None:
+        self._produce.produce(self._heard(source, now), request, payload, now)
+
+    def _on_fetch(self, source: bytes, request: Fetch, _payload: Sequence[Buffer], now: Now) -> None:
+        self._fetch.fetch(self._heard(source, now), request, now)
+
+    def _on_list_offsets(self, source: bytes, request: ListOffsets, _payload: Sequence[Buffer], now: Now) -> None:
+        self._records.list_offsets(self._heard(source, now), request)
+
+    def _on_delete_records(self, source: bytes, request: DeleteRecords, _payload: Sequence[Buffer], now: Now) -> None:
+        self._records.delete(self._heard(source, now), request)
+
+    def _on_stats(self, source: bytes, request: GetStats, _payload: Sequence[Buffer], now: Now) -> None:
+        self._heard(source, now)
+        reply = stats_reply(
+            request,
+            now,
+            self.partitions,
+            self._logs,
+            self._gauges(),
+            node_id=self.identity.node_id,
+            cluster_id=self.identity.cluster_id,
+            uptime_ms=(now.us - self._started_us) // 1000,
+            connections=len(self._connections),
+            requests=dict(self._outbox.requests),
+            errors=dict(self._outbox.errors),
+            produce=self._produce.latency.summary(),
+        )
+        self._outbox.reply(source, reply)
+
+    def _heard(self, source: bytes, now: Now) -> Connection:
+        return self._connections.heard(source, now.ms)
+
+    _HANDLERS: ClassVar[dict[type[Request], tuple[str, Callable[[Node, bytes, Any, Sequence[Buffer], Now], None]]]] = {
+        Hello: ("hello", _on_hello),
+        GetMetadata: ("metadata", _on_metadata),
+        Produce: ("produce", _on_produce),
+        Fetch: ("fetch", _on_fetch),
+        ListOffsets: ("list_offsets", _on_list_offsets),
+        CreateTopic: ("create_topic", _on_change),
+        DeleteTopic: ("delete_topic", _on_change),
+        AlterTopic: ("alter_topic", _on_change),
+        DeleteRecords: ("delete_records", _on_delete_records),
+        GetStats: ("stats", _on_stats),
+        InitProducer: ("init_producer", _on_init_producer),
+        Ping: ("ping", _on_ping),
+    }

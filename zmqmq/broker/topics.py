@@ -1,0 +1,202 @@
+"""Topics and producer ids: requests become decisions, decisions proposals to the metadata log, commits answers.
+
+Promise: nothing is answered before its records are committed and applied. Reads see the committed image.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from zmqmq.broker.limits import RETRY_AFTER_MS
+from zmqmq.broker.outbox import Outbox
+from zmqmq.broker.partitions import Partitions
+from zmqmq.errors import NotLeader, Throttled, UnknownProducer, ZmqmqError
+from zmqmq.metadata.controller import PRODUCER_ID_BLOCK, Controller, Decision, unknown_topic
+from zmqmq.metadata.image import NO_LEADER, PartitionImage, TopicImage
+from zmqmq.metadata.log import REPLAYED, Committed, Leader, LogEvent, Lost, MetadataLog, Refused, Unknown
+from zmqmq.metadata.records import ProducerIdsAllocated
+from zmqmq.model import INTERNAL_PREFIX
+from zmqmq.wire.framing import fault
+from zmqmq.wire.replies import (
+    BrokerInfo,
+    DoneReply,
+    InitProducerReply,
+    MetadataReply,
+    PartitionInfo,
+    TopicInfo,
+    TopicReply,
+)
+from zmqmq.wire.requests import AlterTopic, CreateTopic, DeleteTopic, GetMetadata, InitProducer
+
+if TYPE_CHECKING:
+    from zmqmq.broker.connections import Connection
+
+PROPOSALS_MAX: Final = 1_000
+"""Changes on their way into the metadata log."""
+PRODUCERS_WAITING_MAX: Final = 10_000
+PRODUCER_EPOCH_MAX: Final = (1 << 16) - 1
+
+
+class _Asked(Struct, frozen=True):
+    """Who waits for a proposal, and what the answer is about."""
+
+    source: bytes
+    correlation_id: int
+    topic_id: bytes
+
+
+class TopicDesk:
+    """See the module. ``is_ready`` once this broker's registration is committed."""
+
+    def __init__(self, node_id: int, cluster_id: str, controller: Controller, partitions: Partitions, outbox: Outbox) -> None:
+        self.is_ready = False
+        self.start_error: ZmqmqError | None = None
+        self._node_id = node_id
+        self._cluster_id = cluster_id
+        self._controller = controller
+        self._partitions = partitions
+        self._outbox = outbox
+        self._log: MetadataLog | None = None
+        self._epoch: int | None = None
+        self._registration: tuple[str, str] = ("", "")
+        self._proposal_id = 0
+        self._open: dict[int, _Asked | None] = {}
+        self._producer_ids = range(0)
+        self._wanting_ids: list[tuple[bytes, int]] = []
+
+    def start(self, log: MetadataLog, directory_id: str, endpoint: str) -> None:
+        self._log = log
+        self._registration = (directory_id, endpoint)
+
+    # ── requests ─────────────────────────────────────────────────────────────────────────────────
+
+    def change(self, connection: Connection, request: CreateTopic | AlterTopic | DeleteTopic) -> None:
+        self._partitions.check_writable()
+        if len(self._open) >= PROPOSALS_MAX:
+            raise Throttled(f"{len(self._open)} metadata changes are on their way", retry_after_ms=RETRY_AFTER_MS)
+        decision = self._controller.decide(request)
+        if decision.error is not None:
+            raise decision.error
+        asked = _Asked(connection.source, request.correlation_id, decision.topic_id)
+        if decision.records:
+            self._propose(decision, asked)
+        else:
+            self._answer(asked)
+
+    def metadata(self, connection: Connection, request: GetMetadata) -> None:
+        image = self._partitions.image
+        topics = [self._named(name) for name in request.topics] if request.topics is not None else self._listed(request.internal)
+        brokers = [BrokerInfo(broker.node_id, broker.endpoint, broker.rack) for broker in image.brokers.values()]
+        self._outbox.reply(connection.source, MetadataReply(request.correlation_id, self._cluster_id, self._node_id, brokers, topics))
+
+    def init_producer(self, connection: Connection, request: InitProducer) -> None:
+        if request.producer_id >= self._partitions.image.producer_ids_end:
+            raise UnknownProducer(f"producer id {request.producer_id} was never given out by this cluster")
+        if request.producer_id >= 0 and 0 <= request.producer_epoch < PRODUCER_EPOCH_MAX:
+            reply = InitProducerReply(request.correlation_id, request.producer_id, request.producer_epoch + 1)
+            self._outbox.reply(connection.source, reply)
+            return
+        if len(self._wanting_ids) >= PRODUCERS_WAITING_MAX:
+            raise Throttled(f"{len(self._wanting_ids)} producers wait for an id", retry_after_ms=RETRY_AFTER_MS)
+        self._wanting_ids.append((connection.source, request.correlation_id))
+        self._give_ids()
+
+    # ── the log ──────────────────────────────────────────────────────────────────────────────────
+
+    def on_events(self, events: list[LogEvent]) -> None:
+        for event in events:
+            match event:
+                case Committed():
+                    self._on_committed(event)
+                case Refused():
+                    self._controller.on_refused(event.proposal_id)
+                    self._on_failed(event.proposal_id, event.error)
+                case Unknown():
+                    self._on_failed(event.proposal_id, event.error)
+                case Leader():
+                    self._epoch = event.epoch
+                    self._propose(self._controller.register(self._node_id, *self._registration), None)
+                case Lost():
+                    self._epoch = None
+
+    def _on_committed(self, event: Committed) -> None:
+        assert event.index == self._controller.committed.index
+        self._partitions.set_image(self._controller.on_committed(event.proposal_id, event.records))
+        if event.proposal_id == REPLAYED:
+            return
+        asked = self._open.pop(event.proposal_id)
+        broker = self._partitions.image.brokers.get(self._node_id)
+        self.is_ready = self.is_ready or (broker is not None and broker.broker_epoch == event.index)
+        if asked is not None:
+            self._answer(asked)
+        for record in event.records:
+            if isinstance(record, ProducerIdsAllocated) and record.node_id == self._node_id:
+                self._take_ids(record.end)
+
+    def _on_failed(self, proposal_id: int, error: ZmqmqError) -> None:
+        asked = self._open.pop(proposal_id)
+        if not self.is_ready:
+            self.start_error = error
+        if asked is not None:
+            self._outbox.refuse(asked.source, asked.correlation_id, error)
+            return
+        wanting, self._wanting_ids = self._wanting_ids, []
+        for source, correlation_id in wanting:
+            self._outbox.refuse(source, correlation_id, error)
+
+    def _propose(self, decision: Decision, asked: _Asked | None) -> None:
+        if self._log is None or self._epoch is None:
+            raise NotLeader("this broker does not decide about topics now")
+        self._proposal_id += 1
+        index = self._controller.pending.index
+        self._open[self._proposal_id] = asked
+        self._controller.on_proposed(self._proposal_id, decision.records)
+        self._log.append(self._epoch, index, self._proposal_id, decision.records)
+
+    def _answer(self, asked: _Asked) -> None:
+        topic = self._partitions.image.topics.get(asked.topic_id)
+        if topic is None:
+            self._outbox.reply(asked.source, DoneReply(asked.correlation_id))
+        else:
+            self._outbox.reply(asked.source, TopicReply(asked.correlation_id, topic_info(topic)))
+
+    # ── producer ids ─────────────────────────────────────────────────────────────────────────────
+
+    def _take_ids(self, end: int) -> None:
+        self._producer_ids = range(end - PRODUCER_ID_BLOCK, end)
+        self._give_ids()
+
+    def _give_ids(self) -> None:
+        while self._wanting_ids and self._producer_ids:
+            source, correlation_id = self._wanting_ids.pop(0)
+            self._outbox.reply(source, InitProducerReply(correlation_id, self._producer_ids[0], 0))
+            self._producer_ids = self._producer_ids[1:]
+        is_asked = any(asked is None for asked in self._open.values())
+        if self._wanting_ids and not is_asked:
+            decision = self._controller.allocate_producer_ids(self._node_id)
+            if decision.error is None:
+                self._propose(decision, None)
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
+
+    def _named(self, name: str) -> TopicInfo:
+        topic = self._partitions.image.topic(name)
+        if topic is None:
+            return TopicInfo(name, b"", error=fault(unknown_topic(name, self._partitions.image)))
+        return topic_info(topic)
+
+    def _listed(self, internal: bool) -> list[TopicInfo]:
+        topics = self._partitions.image.topics.values()
+        return [topic_info(topic) for topic in topics if internal or not topic.name.startswith(INTERNAL_PREFIX)]
+
+
+def topic_info(topic: TopicImage) -> TopicInfo:
+    partitions = [_partition_info(number, image) for number, image in enumerate(topic.partitions)]
+    return TopicInfo(topic.name, topic.topic_id, partitions, topic.table_version, topic.slot_table, topic.config)
+
+
+def _partition_info(number: int, image: PartitionImage) -> PartitionInfo:
+    error = fault(NotLeader(f"partition {number} has no leader")) if image.leader == NO_LEADER else None
+    return PartitionInfo(number, image.leader, image.leader_epoch, list(image.replicas), list(image.isr), error)
