@@ -1,0 +1,135 @@
+"""Steps over ``ports.Disk`` that take more than one system call, and the files kept open.
+
+Promise: a write either is complete or raises; a small file is replaced whole or not at all.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from zmqmq.errors import DiskFull, LogOffline, ZmqmqError
+from zmqmq.store.layout import ASIDE, parent
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zmqmq.ports import Buffer, Disk, File
+
+_BUFFERS_MAX: Final = 512
+"""Buffers of one ``pwritev``; the system's limit is 1,024."""
+
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors after which the disk is well and only full."""
+
+
+def disk_error(error: OSError, doing: str) -> ZmqmqError:
+    """The error that a caller of the store sees for one of the system's."""
+    reason = f"{doing}: {error.strerror or error}"
+    if error.errno in NO_SPACE:
+        return DiskFull(reason, hint="free space, or shorten the retention of topics", outcome="not_written")
+    return LogOffline(reason, hint="look at the disk and the system's log, then restart the broker", outcome="not_written")
+
+
+def write_all(file: File, buffers: Sequence[Buffer], position: int) -> int:
+    """Write everything, completing short writes. The position behind. Raises OSError."""
+    for start in range(0, len(buffers), _BUFFERS_MAX):
+        position = _write_some(file, buffers[start : start + _BUFFERS_MAX], position)
+    return position
+
+
+def _write_some(file: File, buffers: Sequence[Buffer], position: int) -> int:
+    size = sum(map(len, buffers))
+    written = file.pwritev(buffers, position)
+    if written == size:
+        return position + size
+    rest = memoryview(b"".join(buffers))
+    while written < size:
+        count = file.pwritev((rest[written:],), position + written)
+        if count <= 0:
+            raise OSError(errno.EIO, "the disk takes no bytes and tells no error")
+        written += count
+    return position + size
+
+
+def read_range(file: File, size: int, position: int) -> bytes:
+    """``size`` bytes, fewer only at the end of the file. Raises OSError."""
+    data = file.pread(size, position)
+    if len(data) == size or not data:
+        return data
+    parts = [data]
+    missing = size - len(data)
+    while missing and (more := file.pread(missing, position + size - missing)):
+        parts.append(more)
+        missing -= len(more)
+    return b"".join(parts)
+
+
+def read_file(disk: Disk, path: str, bytes_max: int) -> bytes:
+    """All of a small file. Raises OSError."""
+    file = disk.open(path, write=False)
+    try:
+        return read_range(file, min(file.size(), bytes_max), 0)
+    finally:
+        file.close()
+
+
+def replace_file(disk: Disk, path: str, content: bytes) -> None:
+    """Write aside, sync, rename, sync the directory. Raises OSError; the old content is intact then."""
+    aside = path + ASIDE
+    file = disk.open(aside, create=True)
+    try:
+        file.truncate(0)
+        write_all(file, (content,), 0)
+        file.fdatasync()
+    finally:
+        file.close()
+    disk.rename(aside, path)
+    disk.sync_directory(parent(path))
+
+
+def sync_path(disk: Disk, path: str) -> None:
+    """Sync a file by its name. Raises OSError."""
+    file = disk.open(path)
+    try:
+        file.fdatasync()
+    finally:
+        file.close()
+
+
+class OpenFiles:
+    """The files kept open, the least recently used closed first. Belongs to one thread."""
+
+    def __init__(self, disk: Disk, files_max: int) -> None:
+        self._disk = disk
+        self._files_max = files_max
+        self._files: OrderedDict[str, File] = OrderedDict()
+
+    def get(self, path: str, *, create: bool = False) -> File:
+        """The open file. Raises OSError. Do not keep it: a later ``get`` may close it."""
+        file = self._files.get(path)
+        if file is not None:
+            self._files.move_to_end(path)
+            return file
+        file = self._disk.open(path, create=create)
+        self._files[path] = file
+        if len(self._files) > self._files_max:
+            self._files.popitem(last=False)[1].close()
+        return file
+
+    def forget(self, path: str) -> None:
+        file = self._files.pop(path, None)
+        if file is not None:
+            file.close()
+
+    def forget_below(self, directory: str) -> None:
+        for path in [path for path in self._files if path.startswith(directory + "/")]:
+            self.forget(path)
+
+    def close(self) -> None:
+        for path in list(self._files):
+            self.forget(path)
+
+    def __len__(self) -> int:
+        return len(self._files)

@@ -1,0 +1,541 @@
+"""The store: all partitions of one data directory.
+
+A round is ``append`` (segments first, then one journal entry for all), later ``begin_sync``, ``SyncJob.run``
+in any thread, ``end_sync``. Checkpoints go the same way. Every other method belongs to the thread that
+appends. ``read`` sees a batch as soon as ``append`` returned.
+
+Promises: what ``end_sync`` reported survives a power cut at any moment; a failed append leaves nothing
+behind; after a failed sync nothing is written any more (``offline`` says why), and reads go on.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+
+from zmqmq.errors import DiskFull, LogOffline, Throttled, UnknownTopic, ZmqmqError
+from zmqmq.facts import LogState, StartMoved, Synced
+from zmqmq.model import METADATA_PARTITION, PartitionId, Timestamps
+from zmqmq.store import formats, reading
+from zmqmq.store.files import NO_SPACE, disk_error
+from zmqmq.store.identity import Identity
+from zmqmq.store.jobs import CheckpointJob, SyncJob
+from zmqmq.store.journal import Journal
+from zmqmq.store.layout import LOGS, join, topic_directory, topic_of_directory
+from zmqmq.store.partition_log import Mark, PartitionLog
+from zmqmq.store.recovery import RecoveryReport, lock_directory, recover, remove_deleted
+from zmqmq.store.volume import Volume
+from zmqmq.topic_config import TopicConfig
+from zmqmq.units import UNLIMITED
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    from zmqmq.batch import StampedBatch
+    from zmqmq.effects import Append
+    from zmqmq.ports import Buffer, Clock, Disk, Lock, Random
+    from zmqmq.store.recovery import Recovered
+
+__all__ = ["CheckpointJob", "Identity", "RecoveryReport", "Store", "StoreOptions", "SyncJob"]
+
+PRODUCER_IDLE_MS: Final = 7 * 86_400_000
+"""A producer that wrote nothing for so long is forgotten."""
+RESERVE_CHECK_MS: Final = 1000
+RESERVE_CHECK_BYTES: Final = 4 << 20
+BLOCKED_RETRY_MS: Final = 1000
+"""Before retention asks again about segments that the high watermark holds back."""
+CHECKPOINT_RETRY_MS: Final = 1000
+
+
+class StoreOptions(Struct, frozen=True):
+    """The store's own settings."""
+
+    journal_bytes_max: int = 64 << 20
+    """Of each of the journal's two files, 64 KiB or more; a checkpoint begins when one is half full."""
+    journal_allocate_bytes: int = 4 << 20
+    """Step in which they grow."""
+    open_files_max: int = 512
+    """Segments and indexes kept open, 8 or more."""
+    checkpoint_ms_max: int = 60_000
+    """A checkpoint is due so long after the last one if anything changed."""
+    remove_ms_max: int = 5_000
+    """And so long after it if files wait for their removal."""
+    disk_bytes_max: int = UNLIMITED
+    """All logs and the journal together; appends beyond it get DiskFull."""
+    disk_reserve_bytes: int = 64 << 20
+    """Left free on the disk for the metadata log and for recovery; other appends get DiskFull."""
+
+
+DEFAULT_OPTIONS: Final = StoreOptions()
+
+
+class Store:
+    """All partitions of one data directory. See the module for who may call what, and when."""
+
+    def __init__(
+        self,
+        volume: Volume,
+        lock: Lock,
+        journal: Journal,
+        recovered: Recovered,
+        *,
+        clock: Clock,
+        options: StoreOptions,
+        report: RecoveryReport,
+    ) -> None:
+        self.identity: Identity = recovered.identity
+        self.report = report
+        self.offline = ""
+        self._volume = volume
+        self._lock = lock
+        self._journal = journal
+        self._logs = recovered.logs
+        self._clock = clock
+        self._options = options
+        self._unsynced: dict[PartitionId, None] = {}
+        self._log_starts: dict[PartitionId, int] = {}
+        """Moved log starts that are not in the journal yet."""
+        self._due: list[tuple[int, PartitionId]] = []
+        """When ``maintain`` looks at a partition next. Stale entries are harmless."""
+        self._size_bytes = sum(log.size_bytes for log in self._logs.values())
+        self._is_syncing = False
+        self._is_checkpointing = False
+        self._has_changed = False
+        self._checkpoint_ms = clock.monotonic_ms()
+        self._reserve_ms = -RESERVE_CHECK_MS
+        self._reserve_written = 0
+        self._reserve_is_free = True
+
+    @classmethod
+    def open(
+        cls,
+        disk: Disk,
+        root: str,
+        *,
+        clock: Clock,
+        random: Random,
+        options: StoreOptions = DEFAULT_OPTIONS,
+        node_id: int = 1,
+    ) -> Store:
+        """Open a data directory, or make one; always recovers.
+
+        Raises DataDirLocked, CorruptLog (a file says what cannot be), UnsupportedVersion, DiskFull, LogOffline.
+        """
+        started = clock.monotonic_ms()
+        lock = volume = None
+        try:
+            lock = lock_directory(disk, root)
+            volume = Volume(disk, root, files_max=options.open_files_max)
+            recovered = recover(volume, random, node_id=node_id, allocate_bytes=options.journal_allocate_bytes)
+            journal = Journal(
+                recovered.journal_files,
+                next_sequence=recovered.next_sequence,
+                random=random,
+                bytes_max=options.journal_bytes_max,
+                allocate_bytes=options.journal_allocate_bytes,
+            )
+        except (OSError, ZmqmqError) as error:
+            if volume is not None:
+                volume.files.close()
+            if lock is not None:
+                lock.close()
+            if isinstance(error, OSError):
+                raise disk_error(error, f"opening {root}") from error
+            raise
+        found = recovered.report
+        report = RecoveryReport(
+            found.replayed_batches,
+            found.replayed_bytes,
+            found.torn,
+            found.out_of_service,
+            found.was_clean,
+            clock.monotonic_ms() - started,
+        )
+        return cls(volume, lock, journal, recovered, clock=clock, options=options, report=report)
+
+    # Partitions ---------------------------------------------------------------------------------
+
+    def create(self, partition: PartitionId, config: TopicConfig) -> None:
+        """Make room for a partition, or give it new settings. Writes nothing yet."""
+        log = self._logs.get(partition)
+        if log is None:
+            log = self._logs[partition] = PartitionLog(self._volume, partition)
+            self._has_changed = True
+        log.config = config
+        log.needs_size_check = True
+        self._schedule(log)
+
+    def partitions(self) -> list[PartitionId]:
+        return list(self._logs)
+
+    def state(self, partition: PartitionId) -> LogState:
+        return self._log(partition).state()
+
+    def _log(self, partition: PartitionId) -> PartitionLog:
+        log = self._logs.get(partition)
+        if log is None:
+            raise UnknownTopic(f"the store has no partition {partition}")
+        return log
+
+    def delete_topic(self, topic_id: bytes) -> None:
+        """Remove all partitions of a topic: at once for readers, for good at the next checkpoint. Raises LogOffline."""
+        for partition in [partition for partition in self._logs if partition.topic_id == topic_id]:
+            log = self._logs.pop(partition)
+            self._size_bytes -= log.size_bytes
+            self._unsynced.pop(partition, None)
+            self._log_starts.pop(partition, None)
+        self._has_changed = True
+        self._volume.forget_directory(topic_directory(self._volume.root, topic_id))
+        try:
+            target = remove_deleted(self._volume.disk, self._volume.root, topic_id)
+        except OSError as error:
+            raise disk_error(error, f"deleting topic {topic_id.hex()}") from error
+        if target is not None:
+            self._volume.doomed[target] = None
+
+    def retain_only(self, topic_ids: Collection[bytes]) -> None:
+        """Remove topics that the metadata does not know: their creation or deletion was cut short. Raises LogOffline."""
+        wanted = {*topic_ids, METADATA_PARTITION.topic_id}
+        try:
+            names = self._volume.disk.listdir(join(self._volume.root, LOGS))
+        except OSError as error:
+            raise disk_error(error, "listing topics") from error
+        on_disk = [topic_id for name in names if (topic_id := topic_of_directory(name)) is not None and name == topic_id.hex()]
+        known = [partition.topic_id for partition in self._logs]
+        for topic_id in dict.fromkeys((*on_disk, *known)):
+            if topic_id not in wanted:
+                self.delete_topic(topic_id)
+
+    # Writing ------------------------------------------------------------------------------------
+
+    def append(self, appends: Sequence[Append]) -> dict[PartitionId, ZmqmqError]:
+        """Write a round. The partitions that failed, with why; all of a failed partition's batches are taken back."""
+        batches: dict[PartitionId, list[StampedBatch]] = {}
+        for append in appends:
+            batches.setdefault(append.partition, []).extend(append.batches)
+        if self.offline:
+            return dict.fromkeys(batches, self._offline_error())
+        try:
+            self._journal.check_room()
+        except Throttled as full:
+            return dict.fromkeys(batches, full)
+        written: list[tuple[PartitionLog, list[StampedBatch], Mark]] = []
+        failed: dict[PartitionId, ZmqmqError] = {}
+        for partition, stamped in batches.items():
+            error = self._write_segment(partition, stamped, written)
+            if error is not None:
+                failed[partition] = error
+        if written:
+            error = self._write_journal(written)
+            if error is not None:
+                return {**failed, **dict.fromkeys([log.id for log, _, _ in written], error)}
+        return failed
+
+    def move_log_start(self, partition: PartitionId, log_start: int) -> None:
+        """Records before ``log_start`` are gone for readers now, durably after the next sync. Raises DiskFull, LogOffline, CorruptLog."""
+        log = self._log(partition)
+        if self.offline:
+            raise self._offline_error()
+        log.check_in_service()
+        before = log.size_bytes
+        try:
+            log.move_log_start(min(log_start, log.log_end))
+        except OSError as error:
+            raise disk_error(error, f"moving the log start of {partition}") from error
+        self._size_bytes += log.size_bytes - before
+        self._log_starts[partition] = log.log_start
+        self._has_changed = True
+
+    def begin_sync(self) -> SyncJob | None:
+        """A job that makes everything written so far durable; None if it is. One at a time."""
+        assert not self._is_syncing
+        if self.offline:
+            return None
+        if self._log_starts:
+            self._write_journal([])
+        if not self._journal.has_unsynced:
+            return None
+        files, sequence = self._journal.begin_sync()
+        ends = {partition: self._logs[partition].log_end for partition in self._unsynced}
+        self._unsynced = {}
+        self._is_syncing = True
+        return SyncJob(files, sequence, ends)
+
+    def end_sync(self, job: SyncJob, error: OSError | None = None) -> list[Synced]:
+        """What is durable now. After an error: nothing, and the store is offline for good."""
+        self._is_syncing = False
+        if error is not None:
+            self._go_offline(f"the journal could not be synced: {error.strerror or error}")
+            return []
+        self._journal.end_sync(job.sequence)
+        synced = []
+        for partition, end in job.ends.items():
+            log = self._logs.get(partition)
+            if log is not None:
+                log.synced_end = end
+                synced.append(Synced(partition, end))
+        return synced
+
+    def _write_segment(
+        self, partition: PartitionId, batches: list[StampedBatch], written: list[tuple[PartitionLog, list[StampedBatch], Mark]]
+    ) -> ZmqmqError | None:
+        log = self._logs.get(partition)
+        if log is None:
+            return UnknownTopic(f"the store has no partition {partition}", outcome="not_written")
+        if log.error or log.offline:
+            return LogOffline(f"{partition} is out of service: {log.error or log.offline}", outcome="not_written")
+        if partition != METADATA_PARTITION and (refusal := self._room(sum(batch.header.length for batch in batches))):
+            return DiskFull(refusal, hint="free space, or shorten the retention of topics", outcome="not_written")
+        try:
+            log.prepare()
+        except OSError as error:
+            return self._segment_error(log, error)
+        except ZmqmqError as error:
+            return error
+        mark = log.mark()
+        try:
+            log.write(batches)
+        except OSError as error:
+            log.restore(mark)
+            return self._segment_error(log, error)
+        written.append((log, batches, mark))
+        return None
+
+    def _segment_error(self, log: PartitionLog, error: OSError) -> ZmqmqError:
+        if error.errno not in NO_SPACE:
+            log.offline = f"its segment could not be written: {error.strerror or error}"
+        return disk_error(error, f"writing {log.id}")
+
+    def _write_journal(self, written: list[tuple[PartitionLog, list[StampedBatch], Mark]]) -> ZmqmqError | None:
+        """One entry for the round and for the log starts that wait; then the round counts. Else it is taken back."""
+        items: list[Buffer] = []
+        length = 0
+        for log, batches, _ in written:
+            size = sum([batch.header.length for batch in batches])
+            items.append(formats.encode_item(formats.ITEM_APPEND, log.id, size))
+            for batch in batches:
+                items.extend(batch.buffers)
+            length += formats.ITEM_HEADER_BYTES + size
+        for partition, log_start in self._log_starts.items():
+            items.append(formats.encode_log_start(partition, log_start))
+            length += len(items[-1])
+        try:
+            self._journal.write(items, length=length, item_count=len(written) + len(self._log_starts))
+        except (OSError, ZmqmqError) as error:
+            return self._take_back(written, error)
+        self._log_starts = {}
+        self._has_changed = True
+        for log, batches, mark in written:
+            was_empty = mark.position == 0 or log.base != mark.base
+            log.commit(batches, mark)
+            self._unsynced[log.id] = None
+            written_bytes = sum([batch.header.length for batch in batches])
+            self._size_bytes += written_bytes
+            self._reserve_written += written_bytes
+            if was_empty:
+                self._schedule(log)
+        return None
+
+    def _take_back(self, written: list[tuple[PartitionLog, list[StampedBatch], Mark]], error: OSError | ZmqmqError) -> ZmqmqError:
+        for log, _, mark in written:
+            log.restore(mark)
+        if isinstance(error, ZmqmqError):
+            return error
+        found = disk_error(error, "writing the journal")
+        if isinstance(found, LogOffline):
+            # The disk may hold the entry in spite of its error, and then the next open finds it.
+            found.outcome = "unknown"
+            self._go_offline(str(found))
+        return found
+
+    def _room(self, size: int) -> str:
+        """Why there is no room for ``size`` bytes, or nothing."""
+        options = self._options
+        if options.disk_bytes_max >= 0 and self.size_bytes() + size > options.disk_bytes_max:
+            return f"the store's limit of {options.disk_bytes_max} bytes is reached"
+        now = self._clock.monotonic_ms()
+        if now - self._reserve_ms >= RESERVE_CHECK_MS or self._reserve_written >= RESERVE_CHECK_BYTES:
+            self._reserve_ms, self._reserve_written = now, 0
+            try:
+                self._reserve_is_free = self._volume.disk.free_bytes(self._volume.root) >= options.disk_reserve_bytes
+            except OSError as error:
+                return f"the disk does not tell its free space: {error.strerror or error}"
+        return "" if self._reserve_is_free else f"less than the reserve of {options.disk_reserve_bytes} bytes is free on the disk"
+
+    def _go_offline(self, reason: str) -> None:
+        if not self.offline:
+            self.offline = reason
+
+    def _offline_error(self) -> LogOffline:
+        return LogOffline(
+            f"nothing is written any more: {self.offline}",
+            hint="look at the disk and the system's log, then restart the broker",
+            outcome="not_written",
+        )
+
+    # Checkpoints --------------------------------------------------------------------------------
+
+    def checkpoint_due(self) -> bool:
+        if self._is_checkpointing or self.offline:
+            return False
+        age_ms = self._clock.monotonic_ms() - self._checkpoint_ms
+        if age_ms < 0:
+            return False
+        volume, options = self._volume, self._options
+        return (
+            self._journal.is_half_full
+            or len(volume.dirty) * 2 > options.open_files_max
+            or (self._has_changed and age_ms >= options.checkpoint_ms_max)
+            or (bool(volume.doomed) and age_ms >= options.remove_ms_max)
+        )
+
+    def begin_checkpoint(self) -> CheckpointJob | None:
+        """A job that makes the journal superfluous up to here; None when nothing changed. One at a time."""
+        return self._begin_checkpoint(is_clean=False) if self._has_changed or self._volume.doomed else None
+
+    def _begin_checkpoint(self, *, is_clean: bool) -> CheckpointJob | None:
+        assert not self._is_checkpointing
+        if self.offline:
+            return None
+        self._journal.switch()
+        volume = self._volume
+        for log in self._logs.values():
+            if log.encoded is None and log.producers is not None:
+                log.producers.expire(self._clock.wall_ms() - PRODUCER_IDLE_MS)
+        job = CheckpointJob(
+            volume.disk,
+            volume.root,
+            first_sequence=self._journal.next_sequence,
+            partitions=[log.encoded or log.encode() for log in self._logs.values()],
+            files=volume.dirty,
+            directories=volume.dirty_directories,
+            doomed=volume.doomed,
+            is_clean=is_clean,
+        )
+        volume.dirty, volume.dirty_directories, volume.doomed = {}, {}, {}
+        self._is_checkpointing = True
+        self._has_changed = False
+        return job
+
+    def end_checkpoint(self, job: CheckpointJob, error: OSError | None = None) -> None:
+        """Free the journal, or take the job's work back. Only a full disk is forgiven."""
+        self._is_checkpointing = False
+        self._checkpoint_ms = self._clock.monotonic_ms()
+        try:
+            if error is None:
+                self._journal.retire()
+                return
+        except OSError as failure:
+            error = failure
+        volume = self._volume
+        volume.dirty = {**job.files, **volume.dirty}
+        volume.dirty_directories = {**job.directories, **volume.dirty_directories}
+        volume.doomed = {**job.doomed, **volume.doomed}
+        self._has_changed = True
+        self._checkpoint_ms += CHECKPOINT_RETRY_MS
+        if error.errno not in NO_SPACE:
+            self._go_offline(f"a checkpoint failed: {error.strerror or error}")
+
+    # Reading ------------------------------------------------------------------------------------
+
+    def read(self, partition: PartitionId, offset: int, end: int, bytes_max: int) -> bytes:
+        """Contiguous whole batches from the one that contains ``offset``, none of them beyond ``end``: about
+        ``bytes_max`` bytes, at least one batch if there is any. Headers are checked; bodies are left to the consumer.
+
+        Raises UnknownTopic, OffsetOutOfRange (before the log start), CorruptLog, LogOffline.
+        """
+        try:
+            return reading.read(self._log(partition), offset, end, bytes_max)
+        except OSError as error:
+            raise disk_error(error, f"reading {partition}") from error
+
+    def find_time(self, partition: PartitionId, time_ms: int, end: int) -> Timestamps | None:
+        """The first offset before ``end`` that was appended at ``time_ms`` or later. Raises as ``read``."""
+        try:
+            return reading.find_time(self._log(partition), time_ms, end)
+        except OSError as error:
+            raise disk_error(error, f"reading {partition}") from error
+
+    # Upkeep -------------------------------------------------------------------------------------
+
+    def maintain(self, now_ms: int, ends: Mapping[PartitionId, int]) -> list[StartMoved]:
+        """Seal old segments and remove expired ones, none of it at or above a partition's end in ``ends``.
+
+        Looks only at partitions that are due. A partition that fails goes out of service, the others go on.
+        """
+        moved: list[StartMoved] = []
+        blocked: list[PartitionLog] = []
+        while self._due and self._due[0][0] <= now_ms and not self.offline:
+            scheduled_ms, partition = heapq.heappop(self._due)
+            log = self._logs.get(partition)
+            if log is None or log.scheduled_ms != scheduled_ms:
+                continue
+            log.scheduled_ms = None
+            due = log.due_ms()
+            if due is not None and due <= now_ms and self._maintain_log(log, now_ms, ends.get(partition, 0)):
+                moved.append(StartMoved(partition, log.log_start))
+            blocked.append(log)
+        for log in blocked:
+            self._schedule(log, not_before=now_ms + BLOCKED_RETRY_MS)
+        return moved
+
+    def _maintain_log(self, log: PartitionLog, now_ms: int, end: int) -> bool:
+        before = log.size_bytes
+        try:
+            has_moved = log.maintain(now_ms, end)
+        except OSError as error:
+            self._segment_error(log, error)
+            return False
+        except ZmqmqError as error:
+            log.fail(error)
+            return False
+        self._size_bytes += log.size_bytes - before
+        if has_moved:
+            self._log_starts[log.id] = log.log_start
+        self._has_changed = True
+        return has_moved
+
+    def _schedule(self, log: PartitionLog, *, not_before: int = 0) -> None:
+        due = log.due_ms()
+        if due is None:
+            return
+        due = max(due, not_before)
+        if log.scheduled_ms is None or due < log.scheduled_ms:
+            log.scheduled_ms = due
+            heapq.heappush(self._due, (due, log.id))
+
+    def journal_bytes(self) -> int:
+        """What a recovery now would replay."""
+        return self._journal.live_bytes
+
+    def size_bytes(self) -> int:
+        """Logs and journal together."""
+        return self._size_bytes + self._journal.size_bytes
+
+    def close(self) -> None:
+        """A last sync and checkpoint, then let go. Whoever runs a job must have ended it before."""
+        try:
+            if not self.offline:
+                self._close_cleanly()
+        finally:
+            self._volume.files.close()
+            self._journal.close()
+            self._lock.close()
+
+    def _close_cleanly(self) -> None:
+        try:
+            sync = self.begin_sync()
+            if sync is not None:
+                sync.run()
+                self.end_sync(sync)
+            job = self._begin_checkpoint(is_clean=True)
+            if job is not None:
+                job.run()
+        except OSError as error:
+            self._go_offline(f"closing: {error.strerror or error}")
+
+    def __repr__(self) -> str:
+        offline = f" offline: {self.offline}" if self.offline else ""
+        return f"<Store {self._volume.root} partitions={len(self._logs)} {self._journal!r}{offline}>"

@@ -1,0 +1,69 @@
+"""What the partitions of one store share: the disk, the open files, and what the next checkpoint has to do."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from zmqmq.store.files import OpenFiles
+from zmqmq.store.layout import JOURNAL, index_path, join, parent
+
+if TYPE_CHECKING:
+    from zmqmq.ports import Disk
+
+
+class Volume:
+    """Belongs to the thread that appends. The dicts are ordered sets."""
+
+    def __init__(self, disk: Disk, root: str, *, files_max: int) -> None:
+        self.disk = disk
+        self.root = root
+        self.files = OpenFiles(disk, files_max)
+        self.dirty: dict[str, None] = {}
+        """Files written since the last checkpoint began."""
+        self.dirty_directories: dict[str, None] = {}
+        """Directories that got new names since then."""
+        self.doomed: dict[str, None] = {}
+        """Files and topic directories to remove once a checkpoint no longer speaks of them."""
+
+    def made(self, path: str, *, up_to: str) -> None:
+        """A name was made: it and the directories above it, up to ``up_to``, have to be synced."""
+        directory = parent(path)
+        while directory not in self.dirty_directories:
+            self.dirty_directories[directory] = None
+            if directory == up_to:
+                break
+            directory = parent(directory)
+
+    def make_directory(self, path: str) -> None:
+        """Raises OSError, also when the whole data directory was taken away: it must not come back empty."""
+        if not self.disk.exists(join(self.root, JOURNAL)):
+            raise FileNotFoundError(errno.ENOENT, "the data directory is gone", self.root)
+        self.disk.mkdir(path)
+
+    def forget_written(self, path: str) -> None:
+        """A segment is taken back: nothing of it has to be synced."""
+        self.dirty.pop(path, None)
+        self.dirty.pop(index_path(path), None)
+
+    def doom_segment(self, path: str) -> None:
+        self.forget_written(path)
+        for each in (path, index_path(path)):
+            self.files.forget(each)
+            self.doomed[each] = None
+
+    def remove_segment(self, path: str) -> None:
+        """Remove at once what no checkpoint speaks of. Raises OSError."""
+        self.forget_written(path)
+        for each in (path, index_path(path)):
+            self.files.forget(each)
+            if self.disk.exists(each):
+                self.disk.unlink(each)
+
+    def forget_directory(self, directory: str) -> None:
+        """The directory is gone: nothing in it can or need be synced."""
+        self.files.forget_below(directory)
+        prefix = directory + "/"
+        for names in (self.dirty, self.dirty_directories, self.doomed):
+            for path in [path for path in names if path == directory or path.startswith(prefix)]:
+                del names[path]
