@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from zmqmq import batch
+from zmqmq.facts import EpochStart
+from zmqmq.metadata import records
 from zmqmq.model import PartitionId
+from zmqmq.producer_state import ProducerEntry, WrittenBatch
+from zmqmq.store import formats, manifest
 from zmqmq.wire import framing, replies, requests
 
 SPEC = Path(__file__).parent.parent / "docs" / "spec"
@@ -23,6 +28,9 @@ def vectors(document: str) -> dict[str, bytes]:
 
 BATCHES = vectors("batch.md")
 WIRE = vectors("wire.md")
+STORAGE = vectors("storage.md")
+METADATA = vectors("metadata.md")
+PLACE = PartitionId(TOPIC_ID, 2)
 RECORDS = [batch.Record(b"ann", b"10", 0), batch.Record(None, b"hello", 5, {"src": b"web"})]
 
 
@@ -41,7 +49,7 @@ def test_the_unstamped_batch_is_what_a_producer_builds() -> None:
 
 
 def test_the_stamped_batch_is_what_a_leader_makes_of_it() -> None:
-    seed = batch.stamp_seed(PartitionId(TOPIC_ID, 2))
+    seed = batch.stamp_seed(PLACE)
     unstamped = BATCHES["batch"]
     stamped = batch.stamp(batch.parse_header(unstamped), unstamped, seed=seed, base_offset=1000, leader_epoch=3, append_time_ms=NOON + 9)
     assert seed == 0x5417635A
@@ -52,7 +60,7 @@ def test_the_stamped_batch_reads_back() -> None:
     data = BATCHES["stamped"]
     header = batch.parse_header(data)
     batch.check_body(header, data)
-    batch.check_stamp(header, data, batch.stamp_seed(PartitionId(TOPIC_ID, 2)))
+    batch.check_stamp(header, data, batch.stamp_seed(PLACE))
     assert (header.base_offset, header.end_offset, header.leader_epoch, header.append_time_ms) == (1000, 1002, 3, NOON + 9)
     assert (header.producer_id, header.producer_epoch, header.base_sequence, header.last_sequence) == (7, 1, 40, 41)
     assert batch.records(header, data) == RECORDS
@@ -93,6 +101,63 @@ def test_a_reply_vector_decodes_and_encodes(name: str) -> None:
     assert framing.encode(value)[1] == WIRE[name]
 
 
+def test_the_journal_entry_decodes_and_encodes() -> None:
+    data = STORAGE["entry"]
+    header = formats.decode_entry_header(data)
+    assert header is not None
+    assert formats.entry_is_whole(header, data)
+    assert (header.generation, header.sequence, header.synced, header.size) == (0x1122334455667788, 42, 41, len(data))
+    append, moved = formats.items_of(data, header)
+    assert (append.kind, append.partition, bytes(append.body)) == (formats.ITEM_APPEND, PLACE, BATCHES["stamped"])
+    assert (moved.kind, moved.partition.partition, formats.decode_log_start(moved.body)) == (formats.ITEM_LOG_START, 5, 77)
+    items = [formats.encode_item(append.kind, PLACE, len(append.body)), append.body, formats.encode_log_start(moved.partition, 77)]
+    again = formats.encode_entry(
+        items, length=header.length, item_count=2, generation=header.generation, sequence=header.sequence, synced=header.synced
+    )
+    assert b"".join(again) == data
+
+
+def test_the_index_entry_decodes_and_encodes() -> None:
+    seed = formats.index_seed(PLACE, 5000)
+    entry = formats.IndexEntry(1000, 65_600, NOON + 9)
+    assert formats.decode_index_entry(STORAGE["index"], seed) == entry
+    assert formats.encode_index_entry(entry, seed) == STORAGE["index"]
+    assert formats.decode_index_entry(STORAGE["index"], formats.index_seed(PLACE, 5001)) is None
+
+
+def test_the_checkpoint_decodes_and_encodes() -> None:
+    found, ((entry, encoded),) = manifest.decode_manifest(STORAGE["checkpoint"], "checkpoint")
+    written = WrittenBatch(40, 41, 1000, 1002, 3, NOON + 9)
+    assert (found.first_sequence, found.is_clean, entry.partition_id) == (43, True, PLACE)
+    assert (entry.log_start, entry.log_end, entry.position, entry.last_append_ms) == (0, 1002, 129, NOON + 9)
+    assert (entry.epochs, entry.producers) == ((EpochStart(3, 1000),), {7: ProducerEntry(1, (written,))})
+    assert manifest.encode_manifest(43, [encoded], is_clean=True) == STORAGE["checkpoint"]
+
+
+def test_the_identity_opens() -> None:
+    body = formats.open_sealed(formats.IDENTITY_MAGIC, STORAGE["identity"], "identity")
+    assert json.loads(body) == {"cluster_id": "7Qk2", "node_id": 0, "directory_id": "Dir1"}
+
+
+METADATA_RECORDS: dict[str, records.MetadataRecord] = {
+    "BrokerRegistered": records.BrokerRegistered(0, "Dir1", "tcp://127.0.0.1:5570", "", "zmqmq 0.1.0"),
+    "TopicCreated": records.TopicCreated(TOPIC_ID, "orders", [records.Assignment((0,), (0,), 0)], {"retention_ms": "7d"}),
+    "TopicAltered": records.TopicAltered(TOPIC_ID, {"retention_ms": "1d"}),
+    "TopicDeleted": records.TopicDeleted(TOPIC_ID),
+    "PartitionChanged": records.PartitionChanged(TOPIC_ID, 2, 1, 4, 9, (0, 1, 2), (0, 1), (2,)),
+    "ProducerIdsAllocated": records.ProducerIdsAllocated(0, 5, 2000),
+    "FeatureLevelSet": records.FeatureLevelSet("metadata", 1),
+}
+
+
+@pytest.mark.parametrize("name", METADATA_RECORDS)
+def test_a_metadata_record_decodes_and_encodes(name: str) -> None:
+    assert records.decode(METADATA[name]) == METADATA_RECORDS[name]
+    assert records.encode(METADATA_RECORDS[name]) == METADATA[name]
+
+
 def test_every_vector_is_used() -> None:
     assert set(BATCHES) == {"batch", "stamped", "zstd"}
+    assert set(METADATA) == set(METADATA_RECORDS)
+    assert set(STORAGE) == {"entry", "index", "identity", "checkpoint"}
     assert set(WIRE) == set(REQUESTS) | set(REPLIES)
