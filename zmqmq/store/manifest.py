@@ -5,7 +5,7 @@ Pure. Fields are only ever added at the end, with defaults; a reader ignores wha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Struct
@@ -15,9 +15,12 @@ from zmqmq.facts import EpochStart
 from zmqmq.model import PartitionId
 from zmqmq.producer_state import ProducerEntry
 from zmqmq.store.formats import CHECKPOINT_MAGIC, open_sealed, seal_file
+from zmqmq.topic_config import TopicConfig
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+DEFAULT_CONFIG: Final = TopicConfig()
 
 
 class PartitionEntry(Struct, frozen=True, array_like=True):
@@ -37,6 +40,8 @@ class PartitionEntry(Struct, frozen=True, array_like=True):
     epochs: tuple[EpochStart, ...] = ()
     producers: dict[int, ProducerEntry] = {}
     error: str = ""
+    segment_bytes: int = DEFAULT_CONFIG.segment_bytes
+    """For replay, which comes before the metadata can tell the settings."""
 
     @property
     def partition_id(self) -> PartitionId:

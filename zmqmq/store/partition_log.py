@@ -23,7 +23,7 @@ from zmqmq.store import index
 from zmqmq.store.files import write_all
 from zmqmq.store.formats import INDEX_ENTRY_BYTES, RELATIVE_OFFSET_MAX, IndexEntry, encode_index_entry, index_seed
 from zmqmq.store.layout import LOG_SUFFIX, LOGS, index_path, join, partition_directory, segment_base, segment_path
-from zmqmq.store.manifest import PartitionEntry, encode_partition
+from zmqmq.store.manifest import DEFAULT_CONFIG, PartitionEntry, encode_partition
 from zmqmq.store.segment import corrupt, walk
 from zmqmq.topic_config import TopicConfig
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from zmqmq.ports import Buffer, File
     from zmqmq.store.volume import Volume
 
-DEFAULT_CONFIG: Final = TopicConfig()
 UNKNOWN: Final = -1
 CURSORS_MAX: Final = 8
 """Readers of one log whose place is remembered."""
@@ -113,7 +112,8 @@ class PartitionLog:
     @classmethod
     def from_entry(cls, volume: Volume, entry: PartitionEntry, encoded: bytes) -> PartitionLog:
         """A cold log, as the checkpoint knows it."""
-        log = cls(volume, entry.partition_id)
+        is_default = entry.segment_bytes == DEFAULT_CONFIG.segment_bytes
+        log = cls(volume, entry.partition_id, DEFAULT_CONFIG if is_default else TopicConfig(segment_bytes=entry.segment_bytes))
         log.log_start = entry.log_start
         log.log_end = log.synced_end = entry.log_end
         log.base, log.position, log.index_entries = entry.base, entry.position, entry.index_entries
@@ -144,7 +144,7 @@ class PartitionLog:
                 PartitionEntry(
                     self.id.topic_id, self.id.partition, self.log_start, self.log_end, self.base, self.position,
                     self.index_entries, self.sealed_bytes, self.first_append_ms, self.last_append_ms, self.oldest_ms,
-                    self.epochs, producers, self.error,
+                    self.epochs, producers, self.error, self.config.segment_bytes,
                 )
             )  # fmt: skip
         return self.encoded

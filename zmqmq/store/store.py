@@ -163,6 +163,9 @@ class Store:
         if log is None:
             log = self._logs[partition] = PartitionLog(self._volume, partition)
             self._has_changed = True
+        if config.segment_bytes != log.config.segment_bytes:
+            log.encoded = None
+            self._has_changed = True
         log.config = config
         log.needs_size_check = True
         self._schedule(log)
