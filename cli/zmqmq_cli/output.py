@@ -76,7 +76,7 @@ class Output:
             case "yaml":
                 self._write(yaml(list(rows)))
             case "csv":
-                self._csv(rows, columns)
+                self._write(csv_text(rows, columns))
             case _:
                 shown = [column for column in columns if self.format == "wide" or not column.wide]
                 self._write(table(rows, shown, header=self.stdout_tty, bold=self.stdout_tty and self.color))
@@ -89,7 +89,7 @@ class Output:
             case "yaml":
                 self._write(yaml(row))
             case "csv":
-                self._csv([row], [Column(name) for name in row])
+                self._write(csv_text([row], [Column(name) for name in row]))
             case _:
                 self._write(text + "\n")
 
@@ -104,16 +104,10 @@ class Output:
     def flush(self) -> None:
         sys.stdout.buffer.flush()
 
-    def _csv(self, rows: Iterable[Row], columns: Sequence[Column]) -> None:
-        import csv
-        import io
-
-        lines = io.StringIO()
-        writer = csv.writer(lines, lineterminator="\n")
-        writer.writerow([column.name for column in columns])
-        for row in rows:
-            writer.writerow([_csv_cell(row.get(column.name)) for column in columns])
-        self._write(lines.getvalue())
+    def csv_file(self, path: str, rows: Iterable[Row], columns: Sequence[Column]) -> None:
+        """A table into a file, as CSV."""
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(csv_text(rows, columns))
 
     def _write(self, text: str) -> None:
         self.data(text.encode(errors="surrogateescape"))
@@ -155,6 +149,19 @@ def _ignore(done: int) -> None:
 
 def _json(row: object) -> str:
     return json.dumps(row, ensure_ascii=False, separators=(",", ":"))
+
+
+def csv_text(rows: Iterable[Row], columns: Sequence[Column]) -> str:
+    """All columns, with a header; lists and maps as JSON."""
+    import csv
+    import io
+
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow([column.name for column in columns])
+    for row in rows:
+        writer.writerow([_csv_cell(row.get(column.name)) for column in columns])
+    return lines.getvalue()
 
 
 def _csv_cell(value: object) -> object:

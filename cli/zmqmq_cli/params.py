@@ -104,9 +104,30 @@ def _setting(text: str) -> tuple[str, str]:
     return name.strip(), value
 
 
+def _partitions_and_replicas(text: str) -> tuple[int, int]:
+    """``6`` or ``6:3``; 0 stands for the default."""
+    partitions, colon, replicas = text.partition(":")
+    if not partitions.isdigit() or not (replicas if colon else "0").isdigit():
+        raise ValueError(f"{text!r} is not of the form PARTITIONS or PARTITIONS:REPLICAS")
+    return int(partitions), int(replicas or "0")
+
+
+def _share(text: str) -> float:
+    """10% or 0.1, less than the whole."""
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise ValueError(f"{text!r} is not a share; write 10% or 0.1")
+    return share
+
+
 DURATION = Parsed("duration", _seconds)
 SIZE = Parsed("size", _size)
 RATE = Parsed("rate", _rate)
 COUNT = Parsed("count", _count)
 PARTITIONS = Parsed("partitions", _partitions)
 SETTING = Parsed("name=value", _setting)
+PARTITIONS_AND_REPLICAS = Parsed("p[:rf]", _partitions_and_replicas)
+SHARE = Parsed("share", _share)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+import click
+
 from zmqmq_cli.output import Output
 
 if TYPE_CHECKING:
@@ -65,3 +67,12 @@ class Settings:
 
         self.uses_brokers = True
         return Client(self.brokers, client_id="zmqmq-cli", timeout=self.timeout)
+
+    def confirm(self, question: str, *, yes: bool) -> None:
+        """Go on only if somebody said yes, now or by ``--yes``. With nobody to ask it is a usage error."""
+        if yes:
+            return
+        context = click.get_current_context()
+        if not self.interactive:
+            raise click.UsageError(f"{context.command_path} deletes records, and nobody is there to be asked; add --yes", context)
+        click.confirm(question, abort=True, err=True)

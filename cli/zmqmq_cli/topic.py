@@ -1,0 +1,204 @@
+"""``zmqmq topic``: create, list, describe, alter, delete, trim and look up offsets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from zmqmq_cli.lazy import Command, LazyGroup
+from zmqmq_cli.output import Column, table
+from zmqmq_cli.params import PARTITIONS, SETTING
+from zmqmq_cli.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from zmqmq.client.admin import TopicInfo
+
+    from zmqmq import Client
+    from zmqmq.wire.replies import PartitionStats
+
+END: Final = -1
+"""Stands for the high watermark where records are deleted."""
+
+_TOPIC_COLUMNS: Final = (Column("topic"), Column("partitions"), Column("replication"), Column("config", wide=True))
+_PARTITION_COLUMNS: Final = (
+    Column("topic"), Column("partition"), Column("leader"), Column("epoch"), Column("replicas"), Column("isr"),
+    Column("start"), Column("end"), Column("size_bytes", "SIZE"), Column("error", wide=True),
+)  # fmt: skip
+_OFFSET_COLUMNS: Final = (Column("topic"), Column("partition"), Column("start"), Column("end"))
+
+
+@click.group("topic", cls=LazyGroup)
+def topic() -> None:
+    """Create, list, describe, alter, delete, trim topics."""
+
+
+@topic.command("create", cls=Command)
+@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.option("-p", "--partitions", type=click.IntRange(min=1), help="[1]")
+@click.option("-r", "--replication-factor", type=click.IntRange(min=1), help="[min(3, brokers)]")
+@click.option("-c", "--config", "config", type=SETTING, multiple=True, metavar="KEY=VALUE", help="A setting, such as retention_ms=7d.")
+@click.option("--if-not-exists", is_flag=True, help="An existing topic is fine.")
+@click.pass_obj
+def create(
+    settings: Settings,
+    *,
+    names: tuple[str, ...],
+    partitions: int | None,
+    replication_factor: int | None,
+    config: tuple[tuple[str, str], ...],
+    if_not_exists: bool,
+) -> None:
+    """Create topics."""
+    with settings.client() as client:
+        for name in names:
+            made = client.admin.create_topic(
+                name, partitions=partitions or 0, replication_factor=replication_factor or 0, config=dict(config), exist_ok=if_not_exists
+            )
+            row = _topic_row(made)
+            settings.output.one(row, f"created {name}  partitions {row['partitions']}  replication {row['replication']}")
+
+
+def _topic_row(info: TopicInfo) -> dict[str, Any]:
+    replication = max((len(partition.replicas) for partition in info.partitions), default=0)
+    return {"topic": info.name, "partitions": len(info.partitions), "replication": replication, "config": dict(info.config)}
+
+
+@topic.command("list", cls=Command)
+@click.option("--internal", is_flag=True, help="The topics of zmqmq itself too.")
+@click.option("--under-replicated", is_flag=True, help="Only topics that lack in-sync replicas.")
+@click.option("-n", "--names", is_flag=True, help="Names only.")
+@click.pass_obj
+def list_(settings: Settings, *, internal: bool, under_replicated: bool, names: bool) -> None:
+    """List topics."""
+    with settings.client() as client:
+        found = sorted(client.admin.topics(internal=internal), key=lambda info: info.name)
+    if under_replicated:
+        found = [info for info in found if any(len(partition.isr) < len(partition.replicas) for partition in info.partitions)]
+    settings.output.rows([_topic_row(info) for info in found], _TOPIC_COLUMNS[:1] if names else _TOPIC_COLUMNS)
+
+
+@topic.command("describe", cls=Command)
+@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.option("--partitions", "parts", flag_value="partitions", multiple=True, help="Only the partitions.")
+@click.option("--configs", "parts", flag_value="configs", multiple=True, help="Only the settings.")
+@click.option("--storage", "parts", flag_value="storage", multiple=True, help="Only offsets and sizes.")
+@click.pass_obj
+def describe(settings: Settings, *, names: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    """Describe topics: settings, partitions, offsets, sizes."""
+    with settings.client() as client:
+        stats = client.admin.stats().partitions
+        infos = [client.admin.describe_topic(name) for name in names]
+    for info in infos:
+        row: dict[str, Any] = _described(info, [row for row in stats if row.topic == info.name])
+        settings.output.one(row, _description(row, set(parts or ("configs", "partitions", "storage"))))
+
+
+def _described(info: TopicInfo, stats: Sequence[PartitionStats]) -> dict[str, Any]:
+    """All that is known of a topic, for programs."""
+    from zmqmq.topic_config import describe_config, stored_config
+
+    by_number = {row.partition: row for row in stats}
+    return {**_topic_row(info), "settings": describe_config(stored_config(info.config)), "details": [
+        _partition_row(partition, by_number.get(partition.partition)) for partition in info.partitions
+    ]}
+
+
+def _partition_row(partition: PartitionInfo, stats: PartitionStats | None) -> dict[str, Any]:
+    return {
+        "partition": partition.partition,
+        "leader": partition.leader,
+        "epoch": partition.leader_epoch,
+        "replicas": partition.replicas,
+        "isr": partition.isr,
+        "start": stats and stats.log_start,
+        "end": stats and stats.high_watermark,
+        "size_bytes": stats and stats.size_bytes,
+        "error": (partition.error.message if partition.error else "") or (stats.error if stats else ""),
+    }
+
+
+def _description(row: Mapping[str, Any], parts: Collection[str]) -> str:
+    """The same for people: a line, the settings (those that were set are marked), the partitions."""
+    blocks = [f"{row['topic']}  partitions {row['partitions']}  replication {row['replication']}\n"]
+    if "configs" in parts:
+        lines = [{"name": f"  {name}", "value": value, "set": "set" if name in row["config"] else ""} for name, value in row["settings"].items()]
+        blocks.append(table(lines, (Column("name"), Column("value"), Column("set", show=str)), header=False))
+    columns = [column for column in _PARTITION_COLUMNS if column.name in _shown_columns(parts)]
+    if len(columns) > 1:
+        blocks.append(table(row["details"], columns, header=True))
+    blocks += [f"partition {detail['partition']} is out of service: {detail['error']}\n" for detail in row["details"] if detail["error"]]
+    return "".join(blocks).removesuffix("\n")
+
+
+def _shown_columns(parts: Collection[str]) -> set[str]:
+    leadership = {"leader", "epoch", "replicas", "isr"} if "partitions" in parts else set()
+    storage = {"start", "end", "size_bytes"} if "storage" in parts else set()
+    return {"partition"} | leadership | storage
+
+
+@topic.command("alter", cls=Command)
+@click.argument("name")
+@click.option("--set", "set_", type=SETTING, multiple=True, metavar="KEY=VALUE", help="Change a setting; repeat for more.")
+@click.option("--unset", multiple=True, metavar="KEY", help="Back to the default; repeat for more.")
+@click.pass_obj
+def alter(settings: Settings, *, name: str, set_: tuple[tuple[str, str], ...], unset: tuple[str, ...]) -> None:
+    """Change settings of a topic."""
+    if not set_ and not unset:
+        raise click.UsageError("nothing to change: give --set KEY=VALUE or --unset KEY", click.get_current_context())
+    with settings.client() as client:
+        changed = client.admin.alter_topic(name, set=dict(set_), unset=list(unset))
+    config = dict(changed.config)
+    settings.output.one({"topic": name, "config": config}, f"altered {name}  {' '.join(f'{key}={value}' for key, value in config.items())}".rstrip())
+
+
+@topic.command("delete", cls=Command)
+@click.argument("names", nargs=-1, required=True, metavar="NAME…")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def delete(settings: Settings, *, names: tuple[str, ...], yes: bool) -> None:
+    """Delete topics and all their records."""
+    settings.confirm(f"Delete {', '.join(names)} and all records?", yes=yes)
+    with settings.client() as client:
+        for name in names:
+            client.admin.delete_topic(name)
+            settings.output.one({"topic": name}, f"deleted {name}")
+
+
+@topic.command("trim", cls=Command)
+@click.argument("name")
+@click.option("-p", "--partition", "partitions", type=PARTITIONS, help="Only these: 0,3 or 0-5. [all]")
+@click.option("--to", required=True, metavar="OFFSET|@TIME|end", help="Records before this go.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.pass_obj
+def trim(settings: Settings, *, name: str, partitions: tuple[int, ...] | None, to: str, yes: bool) -> None:
+    """Delete the oldest records of a topic."""
+    place = _place(to)
+    settings.confirm(f"Delete the records of {name} before {to}?", yes=yes)
+    with settings.client() as client:
+        before = _resolved(client, name, place, partitions)
+        starts = client.admin.delete_records(name, before)
+    rows = [{"topic": name, "partition": partition, "start": start} for partition, start in sorted(starts.items())]
+    settings.output.rows(rows, _OFFSET_COLUMNS[:3])
+
+
+def _place(text: str) -> Offset:
+    """One place in a topic: an offset, a time, the end."""
+    import datetime as dt
+
+    from zmqmq_cli import offsets
+
+    span = offsets.parse(text, dt.datetime.now(dt.UTC))
+    if span.stop is not None:
+        raise click.UsageError(f"{text!r} is a span; one place is wanted", click.get_current_context())
+    return span.start
+
+
+@topic.command("offsets", cls=Command)
+@click.argument("name")
+@click.option("--at", metavar="@TIME", help="The first offset appended at that time or later.")
+@click.pass_obj
+def offsets_(settings: Settings, *, name: str, at: str | None) -> None:
+    """Where the partitions of a topic begin and end, or what they had at a time."""

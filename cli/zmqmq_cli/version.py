@@ -1,0 +1,3 @@
+"""``zmqmq version``: this program's, and the brokers' if they answer."""
+
+from __future__ import annotations
