@@ -1,0 +1,78 @@
+"""Power cuts at every disk call: what was acknowledged is there, and nothing else than what was written."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from store_world import CONFIG, World, bytes_of, checkpoint, open_store, partition, read_all, stamped, sync
+
+from zmqmq.effects import Append
+from zmqmq.testing.sim_disk import LOSSES, PowerCut, SimDisk
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_no_power_cut_loses_or_changes_an_acknowledged_record(seed: int) -> None:
+    world = World(seed)
+    for _ in range(6):
+        world.arm()
+        world.run(60)
+    assert world.crashes
+
+
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_disk_call_of_a_workload_may_be_the_last(loss: str) -> None:
+    call = 0
+    while True:
+        disk = SimDisk(random.Random(call))
+        acknowledged, written = 0, []
+        disk.fuse = call
+        try:
+            acknowledged = run_workload(disk, written)
+            finished = True
+        except WorkloadCut as cut:
+            acknowledged = cut.acknowledged
+            finished = False
+        disk.crash(loss)
+        store = open_store(disk)
+        store.create(partition(0), CONFIG)
+        found = read_all(store, partition(0))
+        assert found == written[: len(found)]
+        assert len(found) >= acknowledged, f"call {call}: {acknowledged - len(found)} acknowledged batches lost"
+        store.close()
+        assert disk.open_count == 0
+        if finished:
+            break
+        call += 1
+    assert call > 50
+
+
+class WorkloadCut(Exception):
+    def __init__(self, acknowledged: int) -> None:
+        self.acknowledged = acknowledged
+
+
+def run_workload(disk: SimDisk, written: list[bytes]) -> int:
+    acknowledged = 0
+    where = partition(0)
+    try:
+        store = open_store(disk)
+        store.create(where, CONFIG)
+        for number in range(12):
+            found = stamped(where, number, bytes(400), time_ms=number)
+            written.append(bytes_of(found))
+            assert store.append([Append(where, (found,))]) == {}
+            if number % 3 == 2:
+                sync(store)
+                acknowledged = number + 1
+            if number in {4, 9}:
+                checkpoint(store)
+        store.close()
+        return 12
+    except PowerCut:
+        raise WorkloadCut(acknowledged) from None
