@@ -168,6 +168,11 @@ class Node:
             self._records.on_start_moved(fact)
         self._settle(now)
 
+    def on_start_failed(self, partition: PartitionId, error: ZmqmqError, now: Now) -> None:
+        self._outbox.count(error)
+        self._records.on_start_failed(partition, error)
+        self._settle(now)
+
     def on_offline(self, reason: str, now: Now) -> None:
         """The disk failed for good. What waits may be written or not; reads go on."""
         error = offline_error(reason)

@@ -16,6 +16,7 @@ from zmqmq.wire.requests import LIST_END, LIST_START, LIST_TIME, DeleteEntry, De
 if TYPE_CHECKING:
     from zmqmq.broker.connections import Connection
     from zmqmq.facts import StartMoved
+    from zmqmq.model import PartitionId
     from zmqmq.replication.leader import PartitionLeader
 
 _NOWHERE = (-1, -1, -1)
@@ -81,6 +82,11 @@ class RecordsDesk:
                 self._done(pending, index, DeleteResult(*moved.partition, moved.log_start))
             else:
                 self._waiting.setdefault(moved.partition, []).append((target, pending, index))
+
+    def on_start_failed(self, partition: PartitionId, error: ZmqmqError) -> None:
+        """The store did not take a new log start."""
+        for _, pending, index in self._waiting.pop(partition, []):
+            self._done(pending, index, DeleteResult(*partition, -1, fault(error)))
 
     def on_offline(self, error: ZmqmqError) -> None:
         waiting, self._waiting = self._waiting, {}

@@ -1,0 +1,186 @@
+"""The broker's configuration: one TOML file into frozen structs, read once at the start.
+
+A key that is not known is refused with the nearest one that is; a value out of its range is refused with
+field, value and rule. Sizes and durations may be written as people write them (``"64MiB"``, ``"5s"``).
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import tomllib
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from zmqmq.broker.limits import BrokerLimits
+from zmqmq.errors import InvalidConfig, ZmqmqError
+from zmqmq.store.store import StoreOptions
+from zmqmq.units import UNLIMITED, parse_bytes, parse_duration_ms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LISTEN_DEFAULT: Final = "tcp://127.0.0.1:5570"
+HTTP_DEFAULT: Final = "127.0.0.1:5571"
+DATA_DEFAULT: Final = "zmqmq-data"
+NODE_ID_MAX: Final = 1 << 20
+_MIB: Final = 1 << 20
+_MILLION: Final = 1_000_000
+
+
+class BrokerConfig(Struct, frozen=True):
+    """Settings of one broker; two brokers of a cluster may differ in all of them."""
+
+    data: str = DATA_DEFAULT
+    """Directory of everything durable. One broker at a time."""
+    node_id: int = 0
+    """0 to 1,048,576; must stay that of the data directory."""
+    listen: tuple[str, ...] = (LISTEN_DEFAULT,)
+    """Where clients connect: tcp://host:port (port 0: any free one), ipc://path, inproc://name."""
+    advertise: str = ""
+    """The address told to clients; empty: the first of ``listen`` that other processes can reach."""
+    http: str = HTTP_DEFAULT
+    """host:port of /livez and /readyz; empty: none."""
+    insecure_plaintext: bool = False
+    """Allow ``listen`` and ``http`` beyond this machine, without encryption and without authentication."""
+    replicated_sync_ms: int = 200
+    """1 to 60,000: how long records of ``durability=replicated`` topics may wait for the disk."""
+    limits: BrokerLimits = BrokerLimits()
+    store: StoreOptions = StoreOptions()
+
+
+_RANGES: Final[Mapping[str, tuple[int, int]]] = {
+    "node_id": (0, NODE_ID_MAX),
+    "replicated_sync_ms": (1, 60_000),
+    "limits.connections_max": (1, _MILLION),
+    "limits.in_flight_bytes_max": (4 * _MIB, 1024 * _MIB),
+    "limits.in_flight_bytes_total_max": (4 * _MIB, 1 << 40),
+    "limits.entries_max": (1, 65_536),
+    "limits.fetch_wait_ms_max": (1, 3_600_000),
+    "limits.fetches_waiting_max": (1, _MILLION),
+    "limits.connection_fetches_waiting_max": (1, 65_536),
+    "limits.topics_max": (1, _MILLION),
+    "limits.partitions_max": (1, _MILLION),
+    "limits.topic_partitions_max": (1, 1024),
+    "store.journal_bytes_max": (64 << 10, 1 << 40),
+    "store.journal_allocate_bytes": (4096, 1 << 30),
+    "store.open_files_max": (8, _MILLION),
+    "store.checkpoint_ms_max": (1, 86_400_000),
+    "store.remove_ms_max": (1, 86_400_000),
+    "store.disk_bytes_max": (_MIB, 1 << 60),
+    "store.disk_reserve_bytes": (0, 1 << 60),
+}
+
+
+def load_config(path: str) -> BrokerConfig:
+    """Raises InvalidConfig, which names the file."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return parse_config(file.read())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"configuration {path} cannot be read: {error}", hint="check the path and its permissions") from error
+    except InvalidConfig as error:
+        raise InvalidConfig(f"{path}: {error}", hint=error.hint) from error
+
+
+def parse_config(text: str) -> BrokerConfig:
+    """Raises InvalidConfig."""
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidConfig(f"not TOML: {error}", hint='strings need quotes: listen = ["tcp://127.0.0.1:5570"]') from error
+    if isinstance(table.get("listen"), str):
+        table["listen"] = [table["listen"]]
+    try:
+        config: BrokerConfig = msgspec.convert(_known(table, BrokerConfig, ""), BrokerConfig)
+    except msgspec.ValidationError as error:
+        raise InvalidConfig(str(error), hint="see docs/configuration.md for names, types and defaults") from error
+    return check_config(config)
+
+
+def check_config(config: BrokerConfig) -> BrokerConfig:
+    """The same, if every value keeps its rule. Raises InvalidConfig."""
+    for name, (low, high) in _RANGES.items():
+        value: Any = config
+        for step in name.split("."):
+            value = getattr(value, step)
+        if not low <= value <= high and not (name == "store.disk_bytes_max" and value == UNLIMITED):
+            raise InvalidConfig(f"{name} = {value}: must be {low} to {high}")
+    if config.limits.in_flight_bytes_total_max < config.limits.in_flight_bytes_max:
+        raise InvalidConfig(
+            f"limits.in_flight_bytes_total_max = {config.limits.in_flight_bytes_total_max}: must not be below "
+            f"limits.in_flight_bytes_max = {config.limits.in_flight_bytes_max}"
+        )
+    if not config.data:
+        raise InvalidConfig("data = '': must name a directory")
+    for address in config.listen:
+        _check_listen(address, config)
+    if config.http:
+        host, _ = http_address(config.http)
+        _check_reach(f"http = {config.http!r}", host, config)
+    return config
+
+
+def http_address(text: str) -> tuple[str, int]:
+    """Host and port. Raises InvalidConfig."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not host or not port.isdecimal() or int(port) > 65_535:
+        raise InvalidConfig(f"http = {text!r}: must be host:port", hint="write it like 127.0.0.1:5571; port 0 takes any free one")
+    return host.strip("[]"), int(port)
+
+
+def _check_listen(address: str, config: BrokerConfig) -> None:
+    scheme, separator, rest = address.partition("://")
+    if not separator or not rest or scheme not in {"tcp", "ipc", "inproc"}:
+        raise InvalidConfig(f"listen = {address!r}: must be tcp://host:port, ipc://path or inproc://name")
+    if scheme != "tcp":
+        return
+    host, separator, port = rest.rpartition(":")
+    if not separator or not (port.isdecimal() and int(port) <= 65_535):
+        raise InvalidConfig(f"listen = {address!r}: must end with :port", hint="port 0 takes any free one")
+    _check_reach(f"listen = {address!r}", host.strip("[]"), config)
+    if host in {"*", "0.0.0.0", "[::]"} and not config.advertise:  # noqa: S104 - it is refused here
+        raise InvalidConfig(f"listen = {address!r}: advertise must say which address clients are told")
+
+
+def _check_reach(what: str, host: str, config: BrokerConfig) -> None:
+    if not config.insecure_plaintext and not is_loopback(host):
+        raise InvalidConfig(
+            f"{what}: other machines could connect without encryption or authentication",
+            hint="listen on 127.0.0.1, or allow it with insecure_plaintext = true (--insecure-plaintext)",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _known(table: dict[str, Any], kind: type[Struct], where: str) -> dict[str, Any]:
+    """The table with sizes and durations read. Raises InvalidConfig for a name that ``kind`` does not have."""
+    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        if name not in fields:
+            near = difflib.get_close_matches(name, fields, n=1)
+            hint = f"did you mean {where}{near[0]}?" if near else f"known: {', '.join(sorted(fields))}"
+            raise InvalidConfig(f"unknown setting {where}{name}", hint=hint)
+        found[name] = _value(value, fields[name], name, where)
+    return found
+
+
+def _value(value: Any, kind: Any, name: str, where: str) -> Any:
+    if isinstance(value, dict) and isinstance(kind, type) and issubclass(kind, Struct):
+        return _known(value, kind, f"{where}{name}.")
+    if kind is not int or not isinstance(value, str):
+        return value
+    try:
+        return parse_bytes(value) if "bytes" in name else parse_duration_ms(value) if "_ms" in name else value
+    except ZmqmqError as error:
+        raise InvalidConfig(f"{where}{name} = {value!r}: {error}", hint=error.hint) from error
