@@ -1,0 +1,202 @@
+"""Where records gather into batches on their way out.
+
+One accumulator belongs to one producer, and the producer's lock protects it: callers add, the I/O side takes.
+It has no lock and no clock of its own. Per partition there is at most one open batch; a closed batch gets its place
+in line at once, and may be packed (encoded, compressed) afterwards, outside the lock: what is packed late is
+sent late, and nothing overtakes it.
+
+Invariant: ``buffered_bytes`` is what all unresolved batches hold, counted in grants of ``GRANT_BYTES`` while they are
+open, so that adding a record does not have to count; it passes ``buffer_bytes`` by one grant at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import Any, Final, TypeAlias
+
+from msgspec import Struct
+
+from zmqmq import batch as format_
+from zmqmq.batch import NO_SEQUENCE, Record
+from zmqmq.errors import ZmqmqError
+
+RECORD_OVERHEAD_BYTES: Final = 24
+"""Counted per record on top of key, value and headers."""
+GRANT_BYTES: Final = 16 << 10
+
+_timestamp_delta: Final = attrgetter("timestamp_delta")
+
+
+class Receipt(Struct, frozen=True, gc=False):
+    """A batch was delivered. ``base_offset`` is None when that is all that is known (acks=0, or an old duplicate)."""
+
+    base_offset: int | None
+    append_time_ms: int
+    leader_epoch: int
+    replicas: int
+    synced: int
+
+
+Outcome: TypeAlias = Receipt | ZmqmqError
+
+
+class Batch:
+    """Records of one partition, from the first ``send`` to the receipt.
+
+    States: open (``records`` grow) -> closed -> packed (``payload`` is set, ``records`` are gone) -> resolved.
+    ``sequence`` and ``producer`` are the sender's. ``watchers`` are called once, by ``resolve`` or by who added them late.
+    """
+
+    __slots__ = (
+        "base_timestamp_ms", "bytes", "codec", "count", "deadline_ms", "granted", "in_flight", "linger_ms", "max_timestamp_ms",
+        "maybe_written", "outcome", "partition", "payload", "producer", "records", "sealed", "sequence", "table_version", "topic",
+        "uncompressed_bytes", "watchers",
+    )  # fmt: skip
+
+    def __init__(self, topic: str, partition: int, timestamp_ms: int, *, linger_ms: int, deadline_ms: int) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.records: list[Record] = []
+        self.count = 0
+        self.bytes = 0
+        self.granted = 0
+        self.base_timestamp_ms = self.max_timestamp_ms = timestamp_ms
+        self.linger_ms = linger_ms
+        self.deadline_ms = deadline_ms
+        self.payload: bytes | None = None
+        self.codec = 0
+        self.uncompressed_bytes = 0
+        self.sealed = b""
+        self.table_version = 0
+        self.sequence = NO_SEQUENCE
+        self.producer: Any = None
+        self.in_flight = False
+        self.maybe_written = False
+        self.outcome: Outcome | None = None
+        self.watchers: list[Callable[[], None]] = []
+
+    def __repr__(self) -> str:
+        return f"Batch({self.topic}-{self.partition} n={self.count or len(self.records)} sequence={self.sequence} {self.outcome!r})"
+
+    def pack(self, *, compress: bool) -> None:
+        """Encode and compress a closed batch: the expensive step, done outside every lock."""
+        encoded = format_.encode_records(self.records)
+        last = max(map(_timestamp_delta, self.records))
+        self.max_timestamp_ms = max(self.base_timestamp_ms, self.base_timestamp_ms + last)
+        self.uncompressed_bytes = len(encoded)
+        payload, self.codec = format_.pack(encoded, compress=compress)
+        self.payload = payload  # before the records go: an interrupted pack can be repeated
+        self.records = []
+
+    def seal(self, producer_id: int, producer_epoch: int, sequence: int) -> bytes:
+        """The bytes that travel. Sealing again with other arguments replaces them."""
+        assert self.payload is not None
+        self.sequence = sequence
+        self.sealed = format_.seal(
+            self.payload,
+            codec=self.codec,
+            uncompressed_bytes=self.uncompressed_bytes,
+            record_count=self.count,
+            base_timestamp_ms=self.base_timestamp_ms,
+            max_timestamp_ms=self.max_timestamp_ms,
+            producer_id=producer_id,
+            producer_epoch=producer_epoch,
+            base_sequence=sequence,
+        )
+        return self.sealed
+
+    def watch(self, watcher: Callable[[], None]) -> None:
+        """Call ``watcher`` once, when the batch is resolved, or now. From any thread."""
+        self.watchers.append(watcher)
+        if self.outcome is not None:
+            self.notify()
+
+    def notify(self) -> None:
+        while self.watchers:
+            try:
+                watcher = self.watchers.pop()
+            except IndexError:  # another thread took the last one
+                return
+            watcher()
+
+
+class Accumulator:
+    """Open batches, closed batches in line, and what they cost."""
+
+    def __init__(self, topic: str, *, batch_bytes: int, buffer_bytes: int, linger_ms: int, delivery_ms: int) -> None:
+        self.topic = topic
+        self.batch_bytes = batch_bytes
+        self.buffer_bytes = buffer_bytes
+        self.linger_ms = linger_ms
+        self.delivery_ms = delivery_ms
+        self.open: dict[int, Batch] = {}
+        self.unresolved: dict[Batch, None] = {}
+        self.buffered_bytes = 0
+        self._line: list[Batch] = []
+
+    def is_full(self, partition: int, size: int) -> bool:
+        """The open batch has to be closed before ``size`` more bytes find room."""
+        batch = self.open.get(partition)
+        return batch is not None and batch.bytes + size > self.batch_bytes
+
+    def room(self, partition: int, size: int, timestamp_ms: int, now_ms: int) -> Batch | None:
+        """The open batch, which now takes ``size`` more bytes. None: the buffer is full; wait for ``release``."""
+        batch = self.open.get(partition)
+        if batch is not None and batch.bytes + size <= batch.granted:
+            return batch
+        if self.buffered_bytes >= self.buffer_bytes and self.unresolved:
+            return None
+        if batch is None:
+            batch = Batch(self.topic, partition, timestamp_ms, linger_ms=now_ms + self.linger_ms, deadline_ms=now_ms + self.delivery_ms)
+            self.open[partition] = batch
+            self.unresolved[batch] = None
+        grant = max(batch.bytes + size, min(batch.granted + GRANT_BYTES, self.batch_bytes)) - batch.granted
+        batch.granted += grant
+        self.buffered_bytes += grant
+        return batch
+
+    def close(self, partition: int) -> Batch:
+        """No record joins the batch any more; it stands in line from now on."""
+        batch = self.open.pop(partition)
+        batch.count = len(batch.records)
+        assert batch.count > 0
+        self.buffered_bytes -= batch.granted - batch.bytes
+        batch.granted = batch.bytes
+        self._line.append(batch)
+        return batch
+
+    def close_lingering(self, now_ms: int) -> list[Batch]:
+        """Close what has gathered long enough; the batches want packing."""
+        due = [partition for partition, batch in self.open.items() if batch.linger_ms <= now_ms and batch.records]
+        return [self.close(partition) for partition in due]
+
+    def close_all(self) -> list[Batch]:
+        return [self.close(partition) for partition in list(self.open) if self.open[partition].records]
+
+    def next_linger_ms(self) -> int | None:
+        return min((batch.linger_ms for batch in self.open.values()), default=None)
+
+    def take_line(self) -> list[Batch]:
+        """The closed batches, in order of closing. They may still lack their payload."""
+        line, self._line = self._line, []
+        return line
+
+    def on_packed(self, batch: Batch) -> None:
+        """From now on the batch costs what its payload does, unless its deadline came first."""
+        assert batch.payload is not None
+        if batch not in self.unresolved:
+            return
+        self.buffered_bytes -= batch.granted - len(batch.payload)
+        batch.granted = len(batch.payload)
+
+    def release(self, batch: Batch) -> None:
+        """The batch is resolved: its room is free."""
+        del self.unresolved[batch]
+        self.buffered_bytes -= batch.granted
+        batch.granted = 0
+        self._check()
+
+    def _check(self) -> None:
+        assert self.buffered_bytes >= 0
+        assert bool(self.unresolved) or self.buffered_bytes == 0

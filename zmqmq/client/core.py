@@ -1,0 +1,335 @@
+"""The client without its sockets: sessions, metadata, questions, senders and fetchers, put together.
+
+Facts come in (``on_connected``, ``on_lost``, ``on_message``, ``on_drained``, ``advance``), effects go out
+(``take_effects``). It belongs to one thread and asks for no time of its own; ``next_deadline_ms`` says when to
+call ``advance`` at the latest. The sync client drives it from its I/O thread, the simulator from its event loop.
+
+Invariant: every question is answered exactly once, at its deadline at the latest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeAlias
+
+from zmqmq.client.fetcher import ANSWER_MS, FETCH_BYTES_MAX, FetchCall, Fetcher, OffsetsCall
+from zmqmq.client.routing import Routing
+from zmqmq.client.sender import Identity, IdentityCall, ProduceCall, Sender
+from zmqmq.client.session import Answer, Build, Done, Effect, Session
+from zmqmq.errors import BrokerUnavailable, FatalError, OutcomeUnknown, ZmqmqError
+from zmqmq.ports import Buffer, Random
+from zmqmq.wire.replies import InitProducerReply, MetadataReply
+from zmqmq.wire.requests import Fetch, GetMetadata, InitProducer, ListOffsets, Produce, ProduceEntry, Request
+
+ANY_BROKER: Final = -1
+METADATA_MS: Final = 5_000
+IDENTITY_MS: Final = 5_000
+SOFTWARE: Final = "zmqmq-python"
+
+Answered: TypeAlias = Callable[[Answer], None]
+
+
+class _Question:
+    """A request of the application. ``is_safe``: asking twice does no harm, so a lost one is asked again."""
+
+    __slots__ = ("answered", "asked_times", "build", "deadline_ms", "is_safe", "node", "what")
+
+    def __init__(self, build: Build, node: int, deadline_ms: int, answered: Answered, *, is_safe: bool, what: str) -> None:
+        self.build = build
+        self.node = node
+        self.deadline_ms = deadline_ms
+        self.answered = answered
+        self.is_safe = is_safe
+        self.what = what
+        self.asked_times = 0
+
+
+class ClientCore:
+    """See the module. ``addresses`` are the brokers to begin with; others are learned from metadata."""
+
+    def __init__(self, addresses: Sequence[str], *, client_id: str, random: Random) -> None:
+        self.routing = Routing()
+        self._addresses = list(addresses)
+        self._client_id = client_id
+        self._random = random
+        self._effects: list[Effect] = []
+        self._sessions: dict[str, Session] = {}
+        self._senders: dict[Sender, None] = {}
+        self._fetchers: dict[Fetcher, str] = {}
+        self._waiting: list[_Question] = []
+        for address in self._addresses:
+            self._session(address)
+
+    # -- facts --------------------------------------------------------------------------------------
+
+    def on_connected(self, address: str, now_ms: int) -> None:
+        self._sessions[address].on_connected(now_ms)
+
+    def on_lost(self, address: str, reason: str, now_ms: int) -> None:
+        self._sessions[address].on_lost(reason, now_ms)
+        self.routing.want_refresh()
+
+    def on_message(self, address: str, frames: Sequence[Buffer], now_ms: int) -> None:
+        self._sessions[address].on_message(frames, now_ms)
+
+    def on_congested(self, address: str) -> None:
+        """The transport holds a message back; nothing more for this broker until ``on_drained``."""
+        self._sessions[address].is_congested = True
+
+    def on_drained(self, address: str) -> None:
+        self._sessions[address].is_congested = False
+
+    def advance(self, now_ms: int) -> None:
+        """Do all that can be done now."""
+        for session in list(self._sessions.values()):
+            session.on_tick(now_ms)
+        self._refresh(now_ms)
+        self._ask_waiting(now_ms)
+        obstacle = self.obstacle()
+        for sender in list(self._senders):
+            self._advance_sender(sender, obstacle, now_ms)
+        for fetcher in list(self._fetchers):
+            self._advance_fetcher(fetcher, obstacle, now_ms)
+
+    def take_effects(self) -> list[Effect]:
+        effects, self._effects = self._effects, []
+        return effects
+
+    def next_deadline_ms(self) -> int | None:
+        times: list[int | None] = [session.next_deadline_ms() for session in self._sessions.values()]
+        times += [sender.next_deadline_ms() for sender in self._senders]
+        times += [fetcher.next_deadline_ms() for fetcher in self._fetchers]
+        times += [question.deadline_ms for question in self._waiting]
+        if any(session.is_ready for session in self._sessions.values()):
+            times.append(self.routing.refresh_due_ms())
+        return min((time for time in times if time is not None), default=None)
+
+    # -- asks ---------------------------------------------------------------------------------------
+
+    def ask(
+        self, build: Build, answered: Answered, *, deadline_ms: int, what: str, now_ms: int, node: int = ANY_BROKER, is_safe: bool = True
+    ) -> None:
+        """Ask a broker. ``answered`` gets the reply; or the broker's error; or BrokerUnavailable that names addresses and
+        steps, at the deadline; or OutcomeUnknown, when an unsafe question was sent and its connection ended."""
+        self._waiting.append(_Question(build, node, deadline_ms, answered, is_safe=is_safe, what=what))
+        self._ask_waiting(now_ms)
+
+    def add_sender(self, sender: Sender) -> None:
+        self.routing.use(sender.topic)
+        self._senders[sender] = None
+
+    def remove_sender(self, sender: Sender) -> None:
+        del self._senders[sender]
+        self.routing.release(sender.topic)
+
+    def add_fetcher(self, topic: str, fetcher: Fetcher) -> None:
+        self.routing.use(topic)
+        self._fetchers[fetcher] = topic
+
+    def remove_fetcher(self, fetcher: Fetcher) -> None:
+        self.routing.release(self._fetchers.pop(fetcher))
+
+    def close(self, error: ZmqmqError, now_ms: int) -> None:
+        """End everything: questions are answered with ``error``, batches fail as what is known of them."""
+        for session in self._sessions.values():
+            session.close(BrokerUnavailable(str(error)), now_ms)
+        waiting, self._waiting = self._waiting, []
+        for question in waiting:
+            question.answered(error)
+        for sender in self._senders:
+            sender.fail_all(str(error))
+
+    def obstacle(self) -> ZmqmqError | None:
+        """Why no broker can be asked; None when one can."""
+        if any(session.is_ready for session in self._sessions.values()):
+            return None
+        fatal = [session.failure for session in self._sessions.values() if isinstance(session.failure, FatalError)]
+        if fatal:
+            return fatal[0]
+        reasons = [
+            str(session.failure) if session.failure is not None else f"{session.address}: still trying ({session.state.value})"
+            for session in self._sessions.values()
+        ]
+        return BrokerUnavailable("no broker answers: " + "; ".join(reasons), hint="start one with 'zmqmq serve', or correct the address")
+
+    def sessions(self) -> list[Session]:
+        return list(self._sessions.values())
+
+    def requests_sent(self) -> int:
+        return sum(session.requests_sent for session in self._sessions.values())
+
+    def ready_nodes(self) -> dict[int, str]:
+        """Node ids and addresses of the connections that stand."""
+        return {session.node_id: session.address for session in self._sessions.values() if session.is_ready and session.node_id is not None}
+
+    # -- sessions -----------------------------------------------------------------------------------
+
+    def _session(self, address: str) -> Session:
+        found = self._sessions.get(address)
+        if found is None:
+            found = self._sessions[address] = Session(
+                address, client_id=self._client_id, software=SOFTWARE, emit=self._effects_append, random=self._random
+            )
+        return found
+
+    def _effects_append(self, effect: Effect, /) -> None:
+        self._effects.append(effect)
+
+    def _is_wanted(self, session: Session) -> bool:
+        """Worth connecting to: the first addresses, and brokers that metadata names."""
+        return session.address in self._addresses or any(broker.endpoint == session.address for broker in self.routing.endpoints.values())
+
+    def _session_for(self, node: int, now_ms: int) -> Session | None:
+        """A connection to that broker that stands, or None after beginning to connect. A broker that is known by a
+        connection of ours is not connected to again by its advertised address."""
+        for session in self._sessions.values():
+            if session.is_ready and node in {ANY_BROKER, session.node_id}:
+                return session
+        known = [session for session in self._sessions.values() if session.node_id == node]
+        if node == ANY_BROKER:
+            known = [session for session in self._sessions.values() if self._is_wanted(session)]
+        elif not known:
+            broker = self.routing.endpoints.get(node)
+            known = [self._session(broker.endpoint)] if broker is not None and broker.endpoint else list(self._sessions.values())
+        for session in known:
+            session.maybe_open(now_ms)
+        return None
+
+    def _has_room(self, now_ms: int) -> Callable[[int], bool]:
+        def has_room(node: int) -> bool:
+            session = self._session_for(node, now_ms)
+            return session is not None and session.has_room
+
+        return has_room
+
+    # -- questions ----------------------------------------------------------------------------------
+
+    def _ask_waiting(self, now_ms: int) -> None:
+        waiting, self._waiting = self._waiting, []
+        for question in waiting:
+            session = self._session_for(question.node, now_ms)
+            obstacle = None if session is not None else self.obstacle()
+            if session is not None:
+                question.asked_times += 1
+                session.request(question.build, (), question.deadline_ms, self._on_answer(question), now_ms)
+            elif isinstance(obstacle, FatalError) or now_ms >= question.deadline_ms:
+                question.answered(obstacle or BrokerUnavailable(f"broker {question.node} could not be reached for {question.what}"))
+            else:
+                self._waiting.append(question)
+
+    def _on_answer(self, question: _Question) -> Done:
+        def done(answer: Answer, _payload: Sequence[Buffer], now_ms: int) -> None:
+            if not isinstance(answer, BrokerUnavailable):
+                question.answered(answer)
+            elif question.is_safe and now_ms < question.deadline_ms:
+                self._waiting.append(question)
+            elif question.is_safe:
+                question.answered(answer)
+            else:
+                text = f"the connection ended while {question.what} was under way: {answer}"
+                question.answered(OutcomeUnknown(text, hint="it may have been carried out: look before you try again", outcome="unknown"))
+
+        return done
+
+    # -- metadata -----------------------------------------------------------------------------------
+
+    def _refresh(self, now_ms: int) -> None:
+        due_ms = self.routing.refresh_due_ms()
+        if due_ms is None or now_ms < due_ms:
+            return
+        session = self._session_for(ANY_BROKER, now_ms)
+        if session is None:
+            return
+        topics = self.routing.topics
+        self.routing.on_asked(now_ms)
+
+        def build(correlation_id: int, timeout_ms: int) -> Request:
+            return GetMetadata(correlation_id, timeout_ms, topics=topics)
+
+        session.request(build, (), now_ms + METADATA_MS, self._on_metadata, now_ms)
+
+    def _on_metadata(self, answer: Answer, _payload: Sequence[Buffer], _now_ms: int) -> None:
+        if isinstance(answer, MetadataReply):
+            self.routing.on_reply(answer, is_refresh=True)
+        else:
+            self.routing.on_failed()
+
+    # -- senders and fetchers -----------------------------------------------------------------------
+
+    def leader_of(self, topic: str) -> Callable[[int], int]:
+        return lambda partition: self.routing.leader(topic, partition)
+
+    def _advance_sender(self, sender: Sender, obstacle: ZmqmqError | None, now_ms: int) -> None:
+        sender.obstacle = obstacle
+        for call in sender.poll(now_ms, self._has_room(now_ms)):
+            if isinstance(call, IdentityCall):
+                self._ask_identity(sender, call.known, now_ms)
+            else:
+                self._produce(sender, call, now_ms)
+        if sender.wants_metadata:
+            sender.wants_metadata = False
+            self.routing.want_refresh()
+
+    def _ask_identity(self, sender: Sender, known: Identity | None, now_ms: int) -> None:
+        def build(correlation_id: int, timeout_ms: int) -> Request:
+            if known is None:
+                return InitProducer(correlation_id, timeout_ms)
+            return InitProducer(correlation_id, timeout_ms, known.producer_id, known.epoch)
+
+        def answered(answer: Answer) -> None:
+            if isinstance(answer, InitProducerReply):
+                sender.on_identity(Identity(answer.producer_id, answer.producer_epoch))
+            else:
+                error = answer if isinstance(answer, ZmqmqError) else OutcomeUnknown("the broker gave no producer id")
+                sender.on_identity_failed(error, now_ms)
+
+        self.ask(build, answered, deadline_ms=now_ms + IDENTITY_MS, what="InitProducer", now_ms=now_ms)
+
+    def _produce(self, sender: Sender, call: ProduceCall, now_ms: int) -> None:
+        route = self.routing.routes[sender.topic]
+        entries = [ProduceEntry(route.topic_id, batch.partition, batch.table_version) for batch in call.batches]
+        session = self._session_for(call.node, now_ms)
+        assert session is not None
+
+        def build(correlation_id: int, timeout_ms: int) -> Request:
+            return Produce(correlation_id, timeout_ms, sender.acks, entries)
+
+        def done(answer: Answer, _payload: Sequence[Buffer], at_ms: int) -> None:
+            sender.on_answer(call, answer, at_ms)
+
+        if sender.acks == 0:
+            session.post(build, call.frames)
+            sender.on_posted(call)
+        else:
+            session.request(build, call.frames, call.deadline_ms, done, now_ms)
+
+    def _advance_fetcher(self, fetcher: Fetcher, obstacle: ZmqmqError | None, now_ms: int) -> None:
+        fetcher.obstacle = obstacle
+        for call in fetcher.poll(now_ms, self._has_room(now_ms)):
+            session = self._session_for(call.node, now_ms)
+            assert session is not None
+            if isinstance(call, OffsetsCall):
+                self._list_offsets(fetcher, call, session, now_ms)
+            else:
+                self._fetch(fetcher, call, session, now_ms)
+        if fetcher.wants_metadata:
+            fetcher.wants_metadata = False
+            self.routing.want_refresh()
+
+    def _list_offsets(self, fetcher: Fetcher, call: OffsetsCall, session: Session, now_ms: int) -> None:
+        def build(correlation_id: int, timeout_ms: int) -> Request:
+            return ListOffsets(correlation_id, timeout_ms, list(call.queries))
+
+        def done(answer: Answer, _payload: Sequence[Buffer], at_ms: int) -> None:
+            fetcher.on_offsets(call, answer, at_ms)
+
+        session.request(build, (), now_ms + ANSWER_MS, done, now_ms)
+
+    def _fetch(self, fetcher: Fetcher, call: FetchCall, session: Session, now_ms: int) -> None:
+        def build(correlation_id: int, timeout_ms: int) -> Request:
+            return Fetch(correlation_id, timeout_ms, call.wait_ms, 1, FETCH_BYTES_MAX, list(call.entries))
+
+        def done(answer: Answer, payload: Sequence[Buffer], at_ms: int) -> None:
+            fetcher.on_fetch(call, answer, payload, at_ms)
+
+        session.request(build, (), now_ms + call.wait_ms + ANSWER_MS, done, now_ms)

@@ -1,0 +1,129 @@
+"""What ``send`` and ``send_many`` give back: light handles, resolved a whole batch at a time.
+
+A handle is its batch and a number. Waiting registers with the batch; nothing else is allocated per record.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from zmqmq.client.accumulator import Batch, Receipt
+from zmqmq.client.message import time_of
+from zmqmq.errors import Outcome, TimeoutError, ZmqmqError
+from zmqmq.model import Delivery
+
+
+class Failure(Struct, frozen=True):
+    """A record that was not delivered. ``outcome``: it is in no log (``not_written``), or that is not known (``unknown``)."""
+
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes | None
+    error: ZmqmqError
+    outcome: Outcome
+
+
+class Handle(Struct, gc=False, eq=False):
+    """The future of one record. Safe to use from any thread."""
+
+    batch: Batch
+    index: int
+
+    def done(self) -> bool:
+        return self.batch.outcome is not None
+
+    def result(self, timeout: float | None = None) -> Delivery:
+        """Wait for the receipt. Raises what went wrong with the record, or TimeoutError when ``timeout`` passes first; without
+        one the producer's delivery timeout is the limit."""
+        batch = self.batch
+        if batch.outcome is None:
+            wait_for(batch, timeout)
+        return delivery(batch, self.index)
+
+    def add_done_callback(self, callback: Callable[[Handle], Any]) -> None:
+        """Call ``callback(handle)`` when the record is decided, in the client's I/O thread; at once if it is already. It must
+        return soon and must not wait for other handles."""
+        self.batch.watch(lambda: callback(self))
+
+
+class BatchHandle(Sequence[Handle]):
+    """The futures of all records of one ``send_many``, in their order, without an object for each."""
+
+    __slots__ = ("_count", "_parts", "_table")
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._parts: list[tuple[Batch, int, Sequence[int]]] = []
+        self._table: list[Handle] | None = None
+
+    def add(self, batch: Batch, first: int, positions: Sequence[int]) -> None:
+        """The records at ``positions`` of the call are those of ``batch`` from ``first`` on."""
+        self._parts.append((batch, first, positions))
+
+    def __repr__(self) -> str:
+        return f"BatchHandle({self._count} records, {'done' if self.done() else 'under way'})"
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._handles()[index]
+
+    def __iter__(self) -> Iterator[Handle]:
+        return iter(self._handles())
+
+    def done(self) -> bool:
+        return all(batch.outcome is not None for batch, _, _ in self._parts)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Until every record is decided; cheaper than ``result``. Raises the first error."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for batch, _, _ in self._parts:
+            if batch.outcome is None:
+                wait_for(batch, None if deadline is None else max(0.0, deadline - time.monotonic()))
+            if isinstance(batch.outcome, ZmqmqError):
+                raise batch.outcome
+
+    def result(self, timeout: float | None = None) -> list[Delivery]:
+        """All receipts. Raises the first error."""
+        self.wait(timeout)
+        return [delivery(handle.batch, handle.index) for handle in self._handles()]
+
+    def _handles(self) -> list[Handle]:
+        if self._table is None:
+            table: list[Any] = [None] * self._count
+            for batch, first, positions in self._parts:
+                for index, position in enumerate(positions, first):
+                    table[position] = Handle(batch, index)
+            self._table = table
+        return self._table
+
+
+def delivery(batch: Batch, index: int) -> Delivery:
+    """The receipt of one record of a resolved batch, or its error raised."""
+    outcome = batch.outcome
+    if isinstance(outcome, ZmqmqError):
+        raise outcome
+    assert isinstance(outcome, Receipt)
+    offset = None if outcome.base_offset is None else outcome.base_offset + index
+    when = time_of(outcome.append_time_ms)
+    return Delivery(batch.topic, batch.partition, offset, when, outcome.leader_epoch, outcome.replicas, outcome.synced)
+
+
+def wait_for(batch: Batch, timeout: float | None) -> None:
+    """Until the batch is resolved. Ctrl-C interrupts it."""
+    gate = threading.Lock()
+    gate.acquire()
+    batch.watch(gate.release)
+    if not gate.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
+        raise TimeoutError(
+            f"no receipt from {batch.topic}-{batch.partition} within {timeout:g} s",
+            hint="it is still under way: wait longer, or look at the broker with 'zmqmq ping'",
+            outcome="unknown",
+        )

@@ -1,0 +1,470 @@
+"""The sync producer: encodes and gathers in the caller's thread, hands closed batches to the I/O thread.
+
+``send`` is a closure over everything it needs, because it runs a million times a second. One lock protects the
+accumulator; it is held for some list operations only, never while encoding, compressing or waiting.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+import time
+import warnings
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import accumulate, repeat
+from operator import add
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from crc32c import crc32c
+
+from zmqmq import batch as format_
+from zmqmq.batch import Record
+from zmqmq.client.accumulator import RECORD_OVERHEAD_BYTES, Accumulator, Batch
+from zmqmq.client.handles import BatchHandle, Failure, Handle, wait_for
+from zmqmq.client.io_thread import IoThread, monotonic_ms
+from zmqmq.client.routing import Sticky, TopicRoute
+from zmqmq.client.sender import Sender
+from zmqmq.client.serde import Serde, encode_key, encode_raw
+from zmqmq.errors import BufferFull, ClosedError, DeliveryFailed, InvalidConfig, MessageTooLarge, TimeoutError, ZmqmqError
+from zmqmq.model import SLOT_COUNT
+from zmqmq.topic_config import stored_config
+
+V = TypeVar("V")
+V_contra = TypeVar("V_contra", contravariant=True)
+
+FAILURES_MAX: Final = 10_000
+"""Failures kept one by one for ``flush``; further ones are only counted."""
+
+Headers = Mapping[str, bytes]
+_EMPTY: Final = b""
+
+
+class Send(Protocol[V_contra]):
+    """The type of ``Producer.send``."""
+
+    def __call__(
+        self,
+        value: V_contra | None,
+        *,
+        key: Any = None,
+        headers: Headers | None = None,
+        partition: int | None = None,
+        timestamp: dt.datetime | None = None,
+    ) -> Handle: ...
+
+
+class Outbox:
+    """What a producer shares with the I/O thread, and the pump that turns it."""
+
+    def __init__(self, io: IoThread, sender: Sender, accumulator: Accumulator, route: TopicRoute, *, compress: bool, turn: int) -> None:
+        self.io = io
+        self.sender = sender
+        self.accumulator = accumulator
+        self.route = route
+        self.lock = threading.Lock()
+        self.space = threading.Condition(self.lock)
+        self.compress = compress
+        self.closed: ZmqmqError | None = None
+        self.failed: list[Batch] = []
+        self.failed_count = 0
+        self.failures_kept = 0
+        self._sticky = Sticky(turn)
+        self.sticky = self._sticky.current(route)
+        self.slots: Sequence[int] = route.slots or (0,) * SLOT_COUNT
+
+    # -- in the caller's thread ---------------------------------------------------------------------
+
+    def make_room(self, partition: int, size: int, timestamp_ms: int, max_block: float) -> None:
+        """Close what is full, or get the open batch a larger grant, or wait until the buffer has space."""
+        with self.lock:
+            self.check_open()
+            closed = None
+            if self.accumulator.is_full(partition, size):
+                closed = self.accumulator.close(partition)
+                self._advance_sticky(partition)
+            else:
+                batch = self._room(partition, size, timestamp_ms, max_block)
+        if closed is None:
+            self.io.poke(batch.linger_ms)
+        else:
+            self.pack_and_poke(closed)
+
+    def _room(self, partition: int, size: int, timestamp_ms: int, max_block: float) -> Batch:
+        """With the lock held; it is let go while waiting."""
+        deadline: float | None = None
+        while (batch := self.accumulator.room(partition, size, timestamp_ms, monotonic_ms())) is None:
+            deadline = time.monotonic() + max_block if deadline is None else deadline
+            if not self.space.wait(max(0.0, deadline - time.monotonic())):
+                raise BufferFull(
+                    f"the producer's buffer for {self.route.name} was full for {max_block:g} s ({self.accumulator.buffered_bytes} bytes)",
+                    hint="slow down, or raise buffer_bytes or max_block; look at the broker with 'zmqmq ping'",
+                    outcome="not_written",
+                )
+            self.check_open()
+        return batch
+
+    def check_open(self) -> None:
+        if self.closed is not None:
+            raise type(self.closed)(str(self.closed), hint=self.closed.hint)
+
+    def pack_and_poke(self, batch: Batch) -> None:
+        """A batch that is in line must be packed by somebody, else those behind it wait for ever."""
+        try:
+            self.pack(batch)
+        except BaseException:  # Ctrl-C, usually; it goes on to the caller
+            self.io.call(lambda _now_ms: self.pack(batch))
+            raise
+        self.io.poke()
+
+    def pack(self, batch: Batch) -> None:
+        if batch.payload is None:
+            batch.pack(compress=self.compress)
+        with self.lock:
+            self.accumulator.on_packed(batch)
+
+    def close_all(self) -> list[Batch]:
+        """Send on what has gathered; every batch that is not decided yet."""
+        with self.lock:
+            closed = self.accumulator.close_all()
+            unresolved = list(self.accumulator.unresolved)
+        for batch in closed:
+            self.pack_and_poke(batch)
+        return unresolved
+
+    def end(self, error: ZmqmqError) -> bool:
+        """Take no more records; what is open stands in line unpacked, for the sender to fail. False: it was done before."""
+        with self.lock:
+            if self.closed is not None:
+                return False
+            self.closed = error
+            self.accumulator.close_all()
+            self.space.notify_all()
+        return True
+
+    def take_failures(self) -> tuple[list[Failure], int]:
+        """What failed since the last time, and how many in all."""
+        with self.lock:
+            batches, self.failed = self.failed, []
+            count, self.failed_count = self.failed_count, 0
+            self.failures_kept = 0
+        failures = [failure for batch in batches for failure in _failures_of(batch)]
+        return failures[:FAILURES_MAX], count
+
+    def on_forked(self, error: ZmqmqError) -> None:
+        """In the child: what is under way belongs to the parent."""
+        self.closed = error
+        self.accumulator.open.clear()
+        for batch in self.accumulator.unresolved:
+            batch.outcome = error
+        self.accumulator.unresolved.clear()
+
+    # -- in the I/O thread --------------------------------------------------------------------------
+
+    def before(self, now_ms: int) -> None:
+        with self.lock:
+            closed = self.accumulator.close_lingering(now_ms) if self.accumulator.open else []
+            for batch in closed:
+                self._advance_sticky(batch.partition)
+            line = self.accumulator.take_line()
+        for batch in closed:
+            self.pack(batch)
+        if line:
+            self.sender.enqueue(line)
+
+    def after(self) -> None:
+        self._take_route()
+        resolved = self.sender.take_resolved()
+        if not resolved:
+            return
+        with self.lock:
+            for batch in resolved:
+                self.accumulator.release(batch)
+                if isinstance(batch.outcome, ZmqmqError):
+                    self._keep_failed(batch)
+                else:
+                    batch.payload = batch.sealed = _EMPTY
+            self.space.notify_all()
+        for batch in resolved:
+            batch.notify()
+
+    def next_ms(self) -> int | None:
+        with self.lock:
+            return self.accumulator.next_linger_ms()
+
+    def _keep_failed(self, batch: Batch) -> None:
+        self.failed_count += batch.count
+        if self.failures_kept < FAILURES_MAX:
+            self.failures_kept += batch.count
+            self.failed.append(batch)
+
+    def _take_route(self) -> None:
+        found = self.io.core.routing.routes.get(self.route.name)
+        if found is not None and found is not self.route:
+            self.route = found
+            self.slots = found.slots or (0,) * SLOT_COUNT
+            self.sticky = self._sticky.current(found)
+
+    def _advance_sticky(self, partition: int) -> None:
+        if partition == self.sticky:
+            self._sticky.advance()
+            self.sticky = self._sticky.current(self.route)
+
+
+class Producer(Generic[V]):
+    """Sends records to one topic. Made by ``Client.producer``; safe to use from many threads; a context manager."""
+
+    send: Send[V]
+    """``send(value, *, key, headers, partition, timestamp) -> Handle``: add a record; blocks only while the buffer is full
+    (``max_block``, then BufferFull). ``None`` is a tombstone."""
+
+    def __init__(self, outbox: Outbox, value: Serde[V], key: Serde[Any] | None, *, max_block: float, on_close: Callable[[], None]) -> None:
+        self._outbox = outbox
+        self._encode: Callable[[Any], bytes] = value.encode
+        self._encode_key: Callable[[Any], bytes | None] = encode_key if key is None else key.encode
+        self._max_block = max_block
+        self._message_bytes_max = stored_config(outbox.route.config).message_bytes_max
+        self._on_close = on_close
+        self.send = _make_send(outbox, self._encode, self._encode_key, max_block, self._message_bytes_max)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._outbox.closed else "open"
+        return f"Producer({self.topic} {state} unsent={len(self._outbox.accumulator.unresolved)})"
+
+    @property
+    def topic(self) -> str:
+        return self._outbox.route.name
+
+    def send_many(self, values: Iterable[V | None], *, keys: Sequence[Any] | None = None) -> BatchHandle:
+        """``send`` for many values at once, several times faster. ``keys`` are as many as values."""
+        data = self._encoded(values)
+        if keys is not None and len(keys) != len(data):
+            raise InvalidConfig(f"send_many got {len(data)} values and {len(keys)} keys", hint="give one key per value")
+        handle = BatchHandle(len(data))
+        if keys is None:
+            self._check_sizes(_sizes(data))
+            self._gather(handle, None, data, None, range(len(data)))
+            return handle
+        encode = self._encode_key
+        encoded = [encode(key) for key in keys]
+        groups: dict[int | None, tuple[list[bytes | None], list[bytes | None], list[int]]] = {}
+        slots = self._outbox.slots
+        for position, (key, value) in enumerate(zip(encoded, data, strict=True)):
+            partition = None if key is None else slots[crc32c(key) % SLOT_COUNT]
+            group = groups.get(partition)
+            if group is None:
+                group = groups[partition] = ([], [], [])
+            group[0].append(key)
+            group[1].append(value)
+            group[2].append(position)
+        self._check_sizes(map(add, _sizes(encoded), _sizes(data)))
+        for partition, (group_keys, group_values, positions) in groups.items():
+            self._gather(handle, partition, group_values, group_keys, positions)
+        return handle
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Wait until everything sent so far is decided. Raises DeliveryFailed if a record was lost since the last flush, or
+        TimeoutError; without ``timeout`` the delivery timeout is the limit."""
+        self._outbox.check_open()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for batch in self._outbox.close_all():
+            if batch.outcome is None:
+                wait_for(batch, None if deadline is None else deadline - time.monotonic())
+        self._raise_failures()
+
+    def close(self, timeout: float | None = None) -> None:
+        """Flush and end. Raises DeliveryFailed if a record was lost. What is not decided within ``timeout`` fails."""
+        if self._outbox.closed is not None:
+            return
+        try:
+            self.flush(timeout)
+        except TimeoutError:
+            self.abandon(ClosedError(f"the producer of {self.topic} was closed before its records were delivered"))
+            self._raise_failures()
+        finally:
+            self.abandon(ClosedError(f"the producer of {self.topic} is closed", hint="make a new one with client.producer()"))
+
+    def abandon(self, error: ZmqmqError) -> None:
+        """End without waiting: what is not delivered fails."""
+        if self._outbox.end(error):
+            self._on_close()
+
+    def __enter__(self) -> Producer[V]:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Leaving by an error flushes all the same, but that error is the one that is raised."""
+        try:
+            self.close()
+        except ZmqmqError:
+            if kind is None:
+                raise
+
+    def __del__(self) -> None:
+        outbox = getattr(self, "_outbox", None)
+        if outbox is not None and outbox.closed is None and outbox.accumulator.unresolved:
+            warnings.warn(f"{self!r} was dropped with undelivered records; use 'with' or close()", ResourceWarning, stacklevel=2)
+
+    # -- send_many ----------------------------------------------------------------------------------
+
+    def _encoded(self, values: Iterable[V | None]) -> list[bytes | None]:
+        listed: list[Any] = values if isinstance(values, list) else list(values)
+        encode = self._encode
+        if encode is encode_raw and set(map(type, listed)) <= {bytes, type(None)}:
+            return listed
+        return [None if value is None else encode(value) for value in listed]
+
+    def _check_sizes(self, sizes: Iterable[int]) -> None:
+        largest = max(sizes, default=0)
+        if largest > self._message_bytes_max:
+            raise _too_large(self.topic, largest, self._message_bytes_max)
+
+    def _gather(
+        self,
+        handle: BatchHandle,
+        partition: int | None,
+        values: list[bytes | None],
+        keys: list[bytes | None] | None,
+        positions: Sequence[int],
+    ) -> None:
+        """Put records into batches, as many as fit at a time."""
+        outbox = self._outbox
+        accumulator = outbox.accumulator
+        ends = list(accumulate(_sizes(values) if keys is None else map(add, _sizes(values), _sizes(keys))))
+        now_ms = time.time_ns() // 1_000_000
+        at, done = 0, 0
+        while at < len(values):
+            target = outbox.sticky if partition is None else partition
+            with outbox.lock:
+                outbox.check_open()
+                batch = accumulator.open.get(target)
+                base = 0 if batch is None else batch.bytes
+                size_up_to = partial(_size_up_to, ends, at, done)
+                fits = at + bisect_right(range(at, len(values)), accumulator.batch_bytes - base, key=size_up_to)
+                if fits > at or batch is None:
+                    fits = max(fits, at + 1)
+                    size = size_up_to(fits - 1)
+                    batch = outbox._room(target, size, now_ms, self._max_block)  # noqa: SLF001 - the outbox is the producer's own
+                    first = len(batch.records)
+                    batch.records += map(
+                        Record,
+                        repeat(None, fits - at) if keys is None else keys[at:fits],
+                        values[at:fits],
+                        repeat(now_ms - batch.base_timestamp_ms),
+                    )
+                    batch.bytes += size
+                    handle.add(batch, first, positions[at:fits])
+                    at, done = fits, ends[fits - 1]
+            if at < len(values):
+                outbox.make_room(target, accumulator.batch_bytes, now_ms, self._max_block)
+            elif batch is not None:
+                outbox.io.poke(batch.linger_ms)
+
+    def _raise_failures(self) -> None:
+        failures, count = self._outbox.take_failures()
+        if count:
+            more = "" if count <= len(failures) else f" (the first {len(failures)} are listed)"
+            first = failures[0].error
+            raise DeliveryFailed(
+                f"{count} records to {self.topic} were not delivered{more}: {first}",
+                failures=failures,
+                hint=first.hint or "look at .failures: each names its outcome",
+                outcome="unknown" if any(failure.outcome == "unknown" for failure in failures) else "not_written",
+            )
+
+
+def _sizes(data: list[bytes | None]) -> Iterable[int]:
+    try:
+        return list(map(len, data))  # type: ignore[arg-type]  # None is rare, and is what the second way is for
+    except TypeError:
+        return [0 if item is None else len(item) for item in data]
+
+
+def _size_up_to(ends: list[int], at: int, done: int, index: int) -> int:
+    """The bytes of the records from ``at`` to ``index``, both included."""
+    return ends[index] - done + (index - at + 1) * RECORD_OVERHEAD_BYTES
+
+
+def _make_send(
+    outbox: Outbox,
+    encode: Callable[[Any], bytes],
+    encode_key: Callable[[Any], bytes | None],
+    max_block: float,
+    message_bytes_max: int,
+) -> Send[Any]:
+    """``Producer.send``: everything it needs is a local name."""
+    acquire, release = outbox.lock.acquire, outbox.lock.release
+    open_batch = outbox.accumulator.open.get
+    is_raw = encode is encode_raw
+    time_ns, overhead = time.time_ns, RECORD_OVERHEAD_BYTES
+
+    def send(
+        value: Any, *, key: Any = None, headers: Headers | None = None, partition: int | None = None, timestamp: dt.datetime | None = None
+    ) -> Handle:
+        data = value if (is_raw and value.__class__ is bytes) or value is None else encode(value)
+        size = overhead if data is None else len(data) + overhead
+        if key is not None:
+            key = encode_key(key)
+            size += len(key)
+            if partition is None:
+                partition = outbox.slots[crc32c(key) % SLOT_COUNT]
+        if headers is not None:
+            headers, size = _checked_headers(headers, size)
+        if size > message_bytes_max + overhead:
+            raise _too_large(outbox.route.name, size - overhead, message_bytes_max)
+        now_ms = time_ns() // 1_000_000 if timestamp is None else _milliseconds(timestamp)
+        while True:
+            target = outbox.sticky if partition is None else partition
+            try:
+                acquire()
+                batch = open_batch(target)
+                if batch is not None and (total := batch.bytes + size) <= batch.granted:
+                    records = batch.records
+                    index = len(records)
+                    records.append(Record(key, data, now_ms - batch.base_timestamp_ms, headers))
+                    batch.bytes = total
+                    return Handle(batch, index)
+            finally:
+                release()
+            if target not in outbox.route.leaders:
+                raise InvalidConfig(
+                    f"topic {outbox.route.name} has no partition {target}", hint=f"it has 0 to {len(outbox.route.leaders) - 1}"
+                )
+            outbox.make_room(target, size, now_ms, max_block)
+
+    return send
+
+
+def _checked_headers(headers: Headers, size: int) -> tuple[dict[str, bytes], int]:
+    """A copy, and the record's size with them."""
+    for name, value in headers.items():
+        if name.__class__ is not str or value.__class__ is not bytes:
+            raise InvalidConfig(f"header {name!r} must be a str with a bytes value, got {type(value).__name__}")
+        size += len(name) + len(value) + 4
+    return dict(headers), size
+
+
+def _milliseconds(timestamp: dt.datetime) -> int:
+    if timestamp.tzinfo is None:
+        raise InvalidConfig(f"timestamp needs a time zone, got {timestamp!r}", hint="use datetime.now(UTC)")
+    return int(timestamp.timestamp() * 1000)
+
+
+def _too_large(topic: str, size: int, limit: int) -> MessageTooLarge:
+    return MessageTooLarge(
+        f"a record of {size} bytes to {topic} is over the topic's limit of {limit}",
+        hint=f"make it smaller, or: zmqmq topic alter {topic} --set message_bytes_max=...",
+        outcome="not_written",
+    )
+
+
+def _failures_of(batch: Batch) -> list[Failure]:
+    error = batch.outcome
+    assert isinstance(error, ZmqmqError)
+    outcome = error.outcome or "unknown"
+    records: Sequence[Record | None] = batch.records
+    if batch.payload:
+        data = batch.sealed or batch.seal(format_.NO_PRODUCER, 0, format_.NO_SEQUENCE)
+        records = format_.records(format_.parse_header(data), data)
+    return [Failure(batch.topic, batch.partition, record.key, record.value, error, outcome) for record in records if record is not None]

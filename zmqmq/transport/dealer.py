@@ -1,0 +1,226 @@
+"""A client's connections: one DEALER per broker, owned by one thread.
+
+A connection that ends is reported and never comes back by itself: the session machine decides when to connect
+again, with a new socket. Sending never blocks: what ZeroMQ does not take waits here, and ``send`` says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+import zmq
+from msgspec import Struct
+from zmq.utils.monitor import recv_monitor_message
+
+from zmqmq.errors import ZmqmqError
+from zmqmq.ports import Buffer
+from zmqmq.transport.registry import SCHEME, Lease, lease
+from zmqmq.transport.sockets import Context, Socket, new_context, new_dealer
+
+MESSAGES_PER_TURN: Final = 64
+"""Messages taken from one connection before the others have their turn."""
+INPROC_LOOK_MS: Final = 50
+"""inproc has no events for the end of a connection, so it is looked at this often."""
+_COPY_BELOW_BYTES: Final = 4096
+_NO_RECONNECT: Final = -1
+_EVENTS: Final = (
+    zmq.EVENT_CLOSED
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_CONNECT_RETRIED
+    | zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)
+_REASONS: Final = {
+    zmq.EVENT_CLOSED: "connection refused",
+    zmq.EVENT_CONNECT_RETRIED: "no connection",
+    zmq.EVENT_DISCONNECTED: "connection lost",
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "the ZeroMQ handshake failed",
+    zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "the other side does not speak ZeroMQ",
+    zmq.EVENT_HANDSHAKE_FAILED_AUTH: "the other side refused the key",
+}
+
+
+class Connected(Struct, frozen=True):
+    address: str
+
+
+class Lost(Struct, frozen=True):
+    """The connection ended or never stood; its socket is gone."""
+
+    address: str
+    reason: str
+
+
+class Received(Struct, frozen=True):
+    address: str
+    frames: Sequence[Buffer]
+
+
+class Drained(Struct, frozen=True):
+    """Everything that ``send`` could not hand over has left."""
+
+    address: str
+
+
+Fact: TypeAlias = Connected | Lost | Received | Drained
+
+
+class _Connection:
+    def __init__(self, address: str, socket: Socket, monitor: Socket | None, held: Lease | None) -> None:
+        self.address = address
+        self.socket = socket
+        self.monitor = monitor
+        self.held = held
+        self.waiting: deque[Sequence[Buffer]] = deque()
+
+
+class DealerTransport:
+    """Performs what sessions ask for, and tells what happened. Calls from one thread, but for the constructor."""
+
+    def __init__(self, wakeup_fd: int) -> None:
+        self._context: Context | None = None
+        self._connections: dict[str, _Connection] = {}
+        self._by_socket: dict[object, _Connection] = {}
+        self._facts: list[Fact] = []
+        self._wakeup_fd = wakeup_fd
+        self._poller = zmq.Poller()
+        self._poller.register(wakeup_fd, zmq.POLLIN)
+
+    def connect(self, address: str) -> None:
+        """Begin to connect; ``Connected`` or ``Lost`` follows."""
+        assert address not in self._connections
+        try:
+            connection = self._open(address)
+        except (ZmqmqError, zmq.ZMQError) as error:
+            self._facts.append(Lost(address, str(error)))
+            return
+        self._connections[address] = self._by_socket[connection.socket] = connection
+        self._poller.register(connection.socket, zmq.POLLIN)
+        if connection.monitor is None:
+            self._facts.append(Connected(address))
+        else:
+            self._by_socket[connection.monitor] = connection
+            self._poller.register(connection.monitor, zmq.POLLIN)
+
+    def disconnect(self, address: str) -> None:
+        """Close a connection. No fact about it follows."""
+        connection = self._connections.pop(address, None)
+        if connection is None:
+            return
+        self._poller.unregister(connection.socket)
+        self._by_socket.pop(connection.socket)
+        if connection.monitor is not None:
+            self._poller.unregister(connection.monitor)
+            self._by_socket.pop(connection.monitor)
+            connection.socket.disable_monitor()
+            connection.monitor.close(linger=0)
+        connection.socket.close(linger=0)
+        if connection.held is not None:
+            connection.held.release()
+
+    def send(self, address: str, frames: Sequence[Buffer]) -> bool:
+        """False: it waits here, and ``Drained`` will follow. True also for a connection that is gone: ``Lost`` has followed."""
+        connection = self._connections.get(address)
+        if connection is None:
+            return True
+        if not connection.waiting and _send(connection.socket, frames):
+            return True
+        connection.waiting.append(frames)
+        self._poller.modify(connection.socket, zmq.POLLIN | zmq.POLLOUT)
+        return False
+
+    def poll(self, timeout_ms: int | None) -> list[Fact]:
+        """Wait for something to happen, for the wake-up, or for the timeout."""
+        if self._facts:
+            timeout_ms = 0
+        elif any(connection.held is not None for connection in self._connections.values()):
+            timeout_ms = INPROC_LOOK_MS if timeout_ms is None else min(timeout_ms, INPROC_LOOK_MS)
+        for socket, events in self._poller.poll(timeout_ms):
+            connection = self._by_socket.get(socket)
+            if connection is None:
+                continue  # the wake-up, or a socket that was closed a moment ago
+            if socket is connection.monitor:
+                self._on_event(connection)
+            else:
+                if events & zmq.POLLIN:
+                    self._receive(connection)
+                if events & zmq.POLLOUT:
+                    self._drain(connection)
+        for connection in list(self._connections.values()):
+            if connection.held is not None and not connection.held.is_alive:
+                self._lose(connection, "the broker of this process closed")
+        facts, self._facts = self._facts, []
+        return facts
+
+    def close(self) -> None:
+        for address in list(self._connections):
+            self.disconnect(address)
+        if self._context is not None:
+            self._context.term()
+            self._context = None
+
+    def _open(self, address: str) -> _Connection:
+        if address.startswith(SCHEME):
+            held = lease(address)
+            socket = new_dealer(held.context)
+            socket.connect(address)
+            return _Connection(address, socket, None, held)
+        if self._context is None:
+            self._context = new_context()
+        socket = new_dealer(self._context)
+        socket.setsockopt(zmq.RECONNECT_IVL, _NO_RECONNECT)
+        monitor: Socket = socket.get_monitor_socket(_EVENTS)
+        try:
+            socket.connect(address)
+        except zmq.ZMQError:
+            socket.disable_monitor()
+            monitor.close(linger=0)
+            socket.close(linger=0)
+            raise
+        return _Connection(address, socket, monitor, None)
+
+    def _on_event(self, connection: _Connection) -> None:
+        assert connection.monitor is not None
+        while connection.address in self._connections and connection.monitor.poll(0):
+            event = recv_monitor_message(connection.monitor)
+            kind, value = zmq.Event(event["event"]), event["value"]
+            if kind == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._facts.append(Connected(connection.address))
+            elif reason := _REASONS.get(kind):
+                self._receive(connection)  # what came before the end counts
+                detail = f" ({os.strerror(value)})" if kind == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and value else ""
+                self._lose(connection, reason + detail)
+
+    def _receive(self, connection: _Connection) -> None:
+        for _ in range(MESSAGES_PER_TURN):
+            try:
+                frames = connection.socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return
+            small_or_view = [frame.bytes if len(frame) < _COPY_BELOW_BYTES else frame.buffer for frame in frames]
+            self._facts.append(Received(connection.address, small_or_view))
+
+    def _drain(self, connection: _Connection) -> None:
+        while connection.waiting:
+            if not _send(connection.socket, connection.waiting[0]):
+                return
+            connection.waiting.popleft()
+        self._poller.modify(connection.socket, zmq.POLLIN)
+        self._facts.append(Drained(connection.address))
+
+    def _lose(self, connection: _Connection, reason: str) -> None:
+        self.disconnect(connection.address)
+        self._facts.append(Lost(connection.address, reason))
+
+
+def _send(socket: Socket, frames: Sequence[Buffer]) -> bool:
+    with contextlib.suppress(zmq.Again):
+        socket.send_multipart(frames, zmq.DONTWAIT)
+        return True
+    return False
