@@ -523,9 +523,13 @@ class Store:
             if not self.offline:
                 self._close_cleanly()
         finally:
-            self._volume.files.close()
-            self._journal.close()
-            self._lock.close()
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Let go of every file and of the lock, writing nothing: what a child process does with an inherited store."""
+        self._volume.files.close()
+        self._journal.close()
+        self._lock.close()
 
     def _close_cleanly(self) -> None:
         try:
