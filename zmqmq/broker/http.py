@@ -43,6 +43,10 @@ class HttpServer:
         self._server.server_close()
         self._thread.join(REQUEST_TIMEOUT_S)
 
+    def abandon(self) -> None:
+        """After ``fork``, in the child: the port stays the parent's."""
+        self._server.socket.close()
+
 
 class _Server(HTTPServer):
     allow_reuse_address = True

@@ -13,6 +13,7 @@ import random
 import resource
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Final
 
 from zmqmq.broker.clock import SystemClock
@@ -24,7 +25,7 @@ from zmqmq.broker.summary import SummaryCounter
 from zmqmq.broker.upkeep import Upkeep
 from zmqmq.broker.worker import Worker
 from zmqmq.effects import Append, Effect, Send, Sync
-from zmqmq.errors import InvalidConfig, LogOffline, TimeoutError
+from zmqmq.errors import ClosedError, InvalidConfig, LogOffline, TimeoutError
 from zmqmq.metadata.local import METADATA_CONFIG, LocalLog
 from zmqmq.model import BATCH_BYTES_MAX, METADATA_PARTITION
 from zmqmq.store.disk import RealDisk
@@ -55,6 +56,9 @@ HANG_S: Final = 5.0
 START_TIMEOUT_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 10.0
 
+_brokers: Final[weakref.WeakSet[Broker]] = weakref.WeakSet()
+"""Those of this process, for a child made by ``fork``."""
+
 
 class Broker:
     """``open``, then ``run`` in the same thread until another calls ``stop``; or ``start`` and ``close`` from one thread,
@@ -81,6 +85,7 @@ class Broker:
         self._unsynced_us: int | None = None
         self._syncing_moved: list[StartMoved] = []
         self._store: Store | None = None
+        _brokers.add(self)
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -350,6 +355,18 @@ class Broker:
             self._store.close()
         self._wakeup.close()
 
+    def _on_forked(self) -> None:
+        """In the child: the threads stayed with the parent. Close what was inherited, release nothing, use no ZeroMQ."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._failure = ClosedError("the broker was opened before fork(); only the parent may use it")
+        self._thread = None
+        if self._http is not None:
+            self._http.abandon()
+        if self._store is not None:
+            self._store.abandon()
+
     def _gauges(self) -> Gauges:
         assert self._store is not None
         usage = resource.getrusage(resource.RUSAGE_SELF)
@@ -371,3 +388,11 @@ def _rss_bytes(peak_kib: int) -> int:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return peak_kib * 1024
+
+
+def _after_fork_in_child() -> None:
+    for broker in list(_brokers):
+        broker._on_forked()  # noqa: SLF001 - this module's own
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
