@@ -13,7 +13,7 @@ import click
 
 from zmqmq_cli.lazy import Command, LazyGroup
 from zmqmq_cli.output import Column
-from zmqmq_cli.params import COUNT, DURATION, PARTITIONS_AND_REPLICAS, RATE, SHARE, SIZE
+from zmqmq_cli.params import ACKS, COUNT, DURATION, PARTITIONS_AND_REPLICAS, RATE, SHARE, SIZE
 from zmqmq_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("--keys", type=click.IntRange(min=0), default=0, show_default=True, help="Different keys; 0 for none."),
     click.option("--clients", type=click.IntRange(1, 64), default=1, show_default=True, help="Producing processes."),
     click.option("--batch", type=click.IntRange(min=1), default=500, show_default=True, help="Messages per call; 1 sends one by one."),
-    click.option("--acks", type=click.Choice(["all", "1", "0"]), default="all", show_default=True),
+    click.option("--acks", type=click.Choice(list(ACKS)), default="all", show_default=True),
     click.option("-z", "--compression", type=click.Choice(["none", "zstd"]), help="[the topic's]"),
     click.option("--rate", type=RATE, metavar="N/s", help="Open loop at this rate. [as fast as possible; e2e: 20000/s]"),
     click.option("--duration", type=DURATION, help="With --rate: how long."),

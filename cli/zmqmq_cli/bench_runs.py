@@ -13,8 +13,10 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from zmqmq import Client, Offset, Producer
+from zmqmq.client.sync import LINGER_S, Compression
 from zmqmq.errors import TimeoutError
 from zmqmq_cli.measure import Pacer, Percentiles, human_rate, keys, number_of, numbered, payloads, percentiles
+from zmqmq_cli.params import ACKS
 
 Progress: TypeAlias = Callable[[int], None]
 
@@ -41,7 +43,7 @@ class Plan(Struct, frozen=True):
     clients: int = 1
     batch: int = CHUNK
     acks: str = "all"
-    compression: str | None = None
+    compression: Compression | None = None
     rate: float | None = None
 
     def for_e2e(self, rate_default: float, seconds_max: float | None) -> Plan:
@@ -139,10 +141,7 @@ def produce_part(client: Client, plan: Plan, count: int, progress: Progress) -> 
 
 def _producer(client: Client, plan: Plan) -> Producer[bytes]:
     """An open loop looks at single messages, so they do not linger."""
-    options: dict[str, Any] = {"compression": plan.compression} if plan.compression else {}
-    if plan.rate:
-        options["linger"] = 0.0
-    return client.producer(plan.topic, acks="all" if plan.acks == "all" else int(plan.acks), **options)
+    return client.producer(plan.topic, acks=ACKS[plan.acks], compression=plan.compression, linger=0.0 if plan.rate else LINGER_S)
 
 
 def _send_fast(out: Producer[bytes], plan: Plan, count: int, progress: Progress) -> list[float]:

@@ -6,7 +6,6 @@ Without -n and -e it follows until Ctrl-C, which is a normal end.
 from __future__ import annotations
 
 import re
-import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
 
 BATCH_MESSAGES_MAX: Final = 1000
 """Messages printed before stdout is flushed."""
-TURN_SECONDS: Final = 0.02
-"""How long one of several readers may wait for messages before the next has its turn."""
-QUIET_SECONDS: Final = 0.25
-"""How long one reader waits before idle time and the end are looked at again."""
 
 _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.argument("topics", nargs=-1, required=True, metavar="TOPIC…"),
@@ -173,10 +168,15 @@ def _batches(client: Client, job: Job, span: Span) -> Iterator[Sequence[Message[
     """Batches of all topics, ending at -e, at the stop of the offset, or when idle for too long."""
     from contextlib import ExitStack
 
+    from zmqmq_cli.merge import merged
+
     topics = _matching(client, job.topics) if job.regex else list(dict.fromkeys(job.topics))
     with ExitStack() as stack:
         readers = [stack.enter_context(_reader(client, job, span, topic)) for topic in topics]
-        yield from _turns(readers, job.idle_timeout)
+        if len(readers) == 1:
+            yield from readers[0].batches(BATCH_MESSAGES_MAX)
+        else:
+            yield from merged(readers, job.idle_timeout)
 
 
 def _matching(client: Client, patterns: Sequence[str]) -> list[str]:
@@ -193,20 +193,4 @@ def _reader(client: Client, job: Job, span: Span, topic: str) -> Reader[bytes]:
     from zmqmq import Offset
 
     stop = span.stop if span.stop is not None else (Offset.END if job.exit_at_end else None)
-    return client.reader(topic, partitions=job.partitions, start=span.start, stop=stop)
-
-
-def _turns(readers: Sequence[Reader[bytes]], idle_timeout: float | None) -> Iterator[Sequence[Message[bytes]]]:
-    """Whichever reader has something. A reader at its stop is left out; the end is when none remains."""
-    patience = QUIET_SECONDS if len(readers) == 1 else TURN_SECONDS
-    last = time.monotonic()
-    active = list(readers)
-    while active:
-        for reader in tuple(active):
-            if batch := reader.batch(BATCH_MESSAGES_MAX, timeout=patience):
-                yield batch
-                last = time.monotonic()
-            elif reader.is_done:
-                active.remove(reader)
-        if idle_timeout is not None and time.monotonic() - last >= idle_timeout:
-            return
+    return client.reader(topic, partitions=job.partitions, start=span.start, stop=stop, timeout=job.idle_timeout)

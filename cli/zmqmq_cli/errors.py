@@ -50,13 +50,15 @@ def exit_code(error: ZmqmqError) -> int:
             return FAILED
 
 
-def three_lines(error: ZmqmqError, where: str) -> tuple[str, str, str]:
-    """``where`` is the place for errors that do not know a better one themselves."""
+def three_lines(error: ZmqmqError, where: str, brokers: str = "") -> tuple[str, str, str]:
+    """``where`` is the place for errors that do not know a better one themselves; ``brokers`` who was asked, if anybody."""
     from zmqmq import errors
 
     if isinstance(error, errors.DeliveryFailed) and error.failures:
         error = error.failures[0].error
     message = _one_line(str(error)) or type(error).__name__
+    if isinstance(error, errors.UnknownTopic) and brokers:
+        message = f"{message} on {brokers}"
     return f"Error: {message}", f"  {_place(error) or where}", f"  {_one_line(error.hint) or _next_step(error)}"
 
 
@@ -109,7 +111,7 @@ def _next_step(error: ZmqmqError) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(line.strip() for line in text.splitlines()).strip()
 
 
 def exit_code_rows() -> Sequence[dict[str, object]]:

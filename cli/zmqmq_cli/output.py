@@ -43,6 +43,13 @@ def _cell(value: object) -> str:
             return str(value)
 
 
+def human_bytes_cell(value: float | None) -> str:
+    """4.1 G."""
+    from zmqmq.units import human_bytes
+
+    return "-" if value is None else human_bytes(value)
+
+
 class Column(NamedTuple):
     """``name`` is the member of the row and of JSON; ``show`` makes its cell in the text format."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
@@ -14,6 +14,7 @@ else:
     _ParamType = click.ParamType  # not generic before click 8.5
 
 FORMAT = click.Choice(["text", "wide", "json", "jsonl", "yaml", "csv"])
+ACKS: Final[dict[str, Literal["all", 1, 0]]] = {"all": "all", "1": 1, "0": 0}
 _MULTIPLES = {"k": 1_000, "m": 1_000_000}
 
 

@@ -11,8 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import click
 
@@ -20,7 +19,7 @@ from zmqmq.errors import DeliveryFailed, UnknownTopic, ZmqmqError
 from zmqmq_cli import errors, formats, inputs
 from zmqmq_cli.formats import Given, InputFormat, Renderer
 from zmqmq_cli.lazy import Command
-from zmqmq_cli.params import PARTITIONS_AND_REPLICAS, RATE, SETTING
+from zmqmq_cli.params import ACKS, PARTITIONS_AND_REPLICAS, RATE, SETTING
 from zmqmq_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ CLOSE_SECONDS_MAX = 30.0
 @click.option("--null", is_flag=True, help="A zero byte ends a message on the input.")
 @click.option("--file", "files", type=click.Path(exists=True, dir_okay=False), multiple=True, help="One message per file; repeat for more.")
 @click.option("-l", "--lines", is_flag=True, help="With --file: one message per line.")
-@click.option("--acks", type=click.Choice(["all", "1", "0"]), default="all", show_default=True, help="Who has to have it before it counts.")
+@click.option("--acks", type=click.Choice(list(ACKS)), default="all", show_default=True, help="Who has to have it before it counts.")
 @click.option("-z", "--compression", type=click.Choice(["none", "zstd"]), help="[the topic's]")
 @click.option("-Z", "--tombstone", is_flag=True, help="An empty value becomes a tombstone.")
 @click.option("--rate", type=RATE, metavar="N/s", help="Send no faster than this.")
@@ -96,7 +95,7 @@ class Job(NamedTuple):
     files: tuple[str, ...]
     lines: bool
     acks: str
-    compression: str | None
+    compression: Literal["zstd", "none"] | None
     tombstone: bool
     rate: float | None
     repeat: int
@@ -165,8 +164,7 @@ def _send_all(client: Client, job: Job, messages: Iterator[Given], tally: Tally,
     from zmqmq_cli.measure import Pacer
 
     interrupted = False
-    options = {"compression": job.compression} if job.compression else {}
-    out = client.producer(job.topic, acks="all" if job.acks == "all" else int(job.acks), **options)
+    out = client.producer(job.topic, acks=ACKS[job.acks], compression=job.compression)
     pacer = Pacer(job.rate) if job.rate else None
     try:
         for index, given in enumerate(messages):
@@ -213,7 +211,7 @@ class Tally:
         self.error: ZmqmqError | None = None
         self.started = time.perf_counter()
         self._lock = threading.Lock()
-        self._under_way: set[Batch] = set()
+        self._under_way: dict[Batch, list[tuple[Given, Handle]]] = {}
 
     def send(self, out: Producer[bytes], given: Given) -> None:
         """Hand one message over and count what becomes of it."""
@@ -225,35 +223,37 @@ class Tally:
             with self._lock:
                 self.failed += 1
             raise
-        if handle.batch not in self._under_way:
-            self._under_way.add(handle.batch)
-            handle.add_done_callback(self._count)
-        if self.render is not None:
-            handle.add_done_callback(partial(self._print, given))
+        with self._lock:
+            waiting = self._under_way.get(handle.batch)
+            if waiting is not None:
+                waiting.append((given, handle))
+                return
+            self._under_way[handle.batch] = [(given, handle)]
+        handle.add_done_callback(self._on_decided)
 
     def stopped_by(self, error: ZmqmqError) -> None:
         """Nothing more is sent; the first error is the one that is shown."""
         with self._lock:
             self.error = self.error or error
 
-    def _count(self, handle: Handle) -> None:
-        """All messages of a batch share its fate, so one of them reports for all."""
-        batch = handle.batch
-        count, outcome = batch.count or len(batch.records), batch.outcome
+    def _on_decided(self, handle: Handle) -> None:
+        """The messages of a batch share its fate, so one of them reports for all that are known by now; one that is handed
+        over at this very moment reports for itself."""
         with self._lock:
-            self._under_way.discard(batch)
+            decided = self._under_way.pop(handle.batch)
+            outcome = handle.batch.outcome
             if isinstance(outcome, ZmqmqError):
-                self.failed += count
+                self.failed += len(decided)
                 self.error = self.error or outcome
-            else:
-                self.acked += count
+                return
+            self.acked += len(decided)
+        if self.render is not None:
+            self._print(self.render, decided)
 
-    def _print(self, given: Given, handle: Handle) -> None:
+    def _print(self, render: Renderer, decided: list[tuple[Given, Handle]]) -> None:
         """A reader of the receipts that goes away does not stop the sending."""
-        if self.render is None or isinstance(handle.batch.outcome, ZmqmqError):
-            return
         try:
-            self.settings.output.data(self.render(Receipt(given, handle.result(0))))
+            self.settings.output.data(b"".join([render(Receipt(given, handle.result(0))) for given, handle in decided]))
             self.settings.output.flush()
         except BrokenPipeError:
             self.render = None

@@ -7,27 +7,24 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from zmqmq_cli.lazy import Command, LazyGroup
-from zmqmq_cli.output import Column, table
+from zmqmq_cli.output import Column, human_bytes_cell, table
 from zmqmq_cli.params import PARTITIONS, SETTING
 from zmqmq_cli.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Mapping
 
-    from zmqmq.client.admin import TopicInfo
-
-    from zmqmq import Client
+    from zmqmq import Offset
+    from zmqmq.client.admin import Partition, Topic
     from zmqmq.wire.replies import PartitionStats
-
-END: Final = -1
-"""Stands for the high watermark where records are deleted."""
 
 _TOPIC_COLUMNS: Final = (Column("topic"), Column("partitions"), Column("replication"), Column("config", wide=True))
 _PARTITION_COLUMNS: Final = (
     Column("topic"), Column("partition"), Column("leader"), Column("epoch"), Column("replicas"), Column("isr"),
-    Column("start"), Column("end"), Column("size_bytes", "SIZE"), Column("error", wide=True),
+    Column("start"), Column("end"), Column("size_bytes", "SIZE", human_bytes_cell), Column("error", wide=True),
 )  # fmt: skip
 _OFFSET_COLUMNS: Final = (Column("topic"), Column("partition"), Column("start"), Column("end"))
+_AT_COLUMNS: Final = (*_OFFSET_COLUMNS[:2], Column("start", "OFFSET"), Column("end"))
 
 
 @click.group("topic", cls=LazyGroup)
@@ -61,9 +58,13 @@ def create(
             settings.output.one(row, f"created {name}  partitions {row['partitions']}  replication {row['replication']}")
 
 
-def _topic_row(info: TopicInfo) -> dict[str, Any]:
-    replication = max((len(partition.replicas) for partition in info.partitions), default=0)
-    return {"topic": info.name, "partitions": len(info.partitions), "replication": replication, "config": dict(info.config)}
+def _topic_row(found: Topic) -> dict[str, Any]:
+    return {
+        "topic": found.name,
+        "partitions": found.partition_count,
+        "replication": found.replication_factor,
+        "config": found.overrides,
+    }
 
 
 @topic.command("list", cls=Command)
@@ -74,10 +75,10 @@ def _topic_row(info: TopicInfo) -> dict[str, Any]:
 def list_(settings: Settings, *, internal: bool, under_replicated: bool, names: bool) -> None:
     """List topics."""
     with settings.client() as client:
-        found = sorted(client.admin.topics(internal=internal), key=lambda info: info.name)
+        found = client.admin.topics(internal=internal)
     if under_replicated:
-        found = [info for info in found if any(len(partition.isr) < len(partition.replicas) for partition in info.partitions)]
-    settings.output.rows([_topic_row(info) for info in found], _TOPIC_COLUMNS[:1] if names else _TOPIC_COLUMNS)
+        found = [each for each in found if each.under_replicated]
+    settings.output.rows([_topic_row(each) for each in found], _TOPIC_COLUMNS[:1] if names else _TOPIC_COLUMNS)
 
 
 @topic.command("describe", cls=Command)
@@ -89,24 +90,20 @@ def list_(settings: Settings, *, internal: bool, under_replicated: bool, names: 
 def describe(settings: Settings, *, names: tuple[str, ...], parts: tuple[str, ...]) -> None:
     """Describe topics: settings, partitions, offsets, sizes."""
     with settings.client() as client:
-        stats = client.admin.stats().partitions
-        infos = [client.admin.describe_topic(name) for name in names]
-    for info in infos:
-        row: dict[str, Any] = _described(info, [row for row in stats if row.topic == info.name])
+        found = [client.admin.describe_topic(name) for name in names]
+        led = [row for stats in client.admin.stats() for row in stats.partitions if row.leader == stats.node_id]
+    for each in found:
+        row = _described(each, {stats.partition: stats for stats in led if stats.topic == each.name})
         settings.output.one(row, _description(row, set(parts or ("configs", "partitions", "storage"))))
 
 
-def _described(info: TopicInfo, stats: Sequence[PartitionStats]) -> dict[str, Any]:
+def _described(found: Topic, stats: Mapping[int, PartitionStats]) -> dict[str, Any]:
     """All that is known of a topic, for programs."""
-    from zmqmq.topic_config import describe_config, stored_config
-
-    by_number = {row.partition: row for row in stats}
-    return {**_topic_row(info), "settings": describe_config(stored_config(info.config)), "details": [
-        _partition_row(partition, by_number.get(partition.partition)) for partition in info.partitions
-    ]}
+    details = [_partition_row(partition, stats.get(partition.partition)) for partition in found.partitions]
+    return {**_topic_row(found), "settings": found.config, "details": details}
 
 
-def _partition_row(partition: PartitionInfo, stats: PartitionStats | None) -> dict[str, Any]:
+def _partition_row(partition: Partition, stats: PartitionStats | None) -> dict[str, Any]:
     return {
         "partition": partition.partition,
         "leader": partition.leader,
@@ -116,7 +113,7 @@ def _partition_row(partition: PartitionInfo, stats: PartitionStats | None) -> di
         "start": stats and stats.log_start,
         "end": stats and stats.high_watermark,
         "size_bytes": stats and stats.size_bytes,
-        "error": (partition.error.message if partition.error else "") or (stats.error if stats else ""),
+        "error": partition.error or (stats.error if stats else ""),
     }
 
 
@@ -124,7 +121,9 @@ def _description(row: Mapping[str, Any], parts: Collection[str]) -> str:
     """The same for people: a line, the settings (those that were set are marked), the partitions."""
     blocks = [f"{row['topic']}  partitions {row['partitions']}  replication {row['replication']}\n"]
     if "configs" in parts:
-        lines = [{"name": f"  {name}", "value": value, "set": "set" if name in row["config"] else ""} for name, value in row["settings"].items()]
+        lines = [
+            {"name": f"  {name}", "value": value, "set": "set" if name in row["config"] else ""} for name, value in row["settings"].items()
+        ]
         blocks.append(table(lines, (Column("name"), Column("value"), Column("set", show=str)), header=False))
     columns = [column for column in _PARTITION_COLUMNS if column.name in _shown_columns(parts)]
     if len(columns) > 1:
@@ -150,8 +149,9 @@ def alter(settings: Settings, *, name: str, set_: tuple[tuple[str, str], ...], u
         raise click.UsageError("nothing to change: give --set KEY=VALUE or --unset KEY", click.get_current_context())
     with settings.client() as client:
         changed = client.admin.alter_topic(name, set=dict(set_), unset=list(unset))
-    config = dict(changed.config)
-    settings.output.one({"topic": name, "config": config}, f"altered {name}  {' '.join(f'{key}={value}' for key, value in config.items())}".rstrip())
+    config = dict(changed.overrides)
+    shown = " ".join(f"{key}={value}" for key, value in config.items())
+    settings.output.one({"topic": name, "config": config}, f"altered {name}  {shown}".rstrip())
 
 
 @topic.command("delete", cls=Command)
@@ -178,7 +178,7 @@ def trim(settings: Settings, *, name: str, partitions: tuple[int, ...] | None, t
     place = _place(to)
     settings.confirm(f"Delete the records of {name} before {to}?", yes=yes)
     with settings.client() as client:
-        before = _resolved(client, name, place, partitions)
+        before = {number: offsets.start for number, offsets in client.admin.offsets(name, partitions=partitions, at=place).items()}
         starts = client.admin.delete_records(name, before)
     rows = [{"topic": name, "partition": partition, "start": start} for partition, start in sorted(starts.items())]
     settings.output.rows(rows, _OFFSET_COLUMNS[:3])
@@ -202,3 +202,8 @@ def _place(text: str) -> Offset:
 @click.pass_obj
 def offsets_(settings: Settings, *, name: str, at: str | None) -> None:
     """Where the partitions of a topic begin and end, or what they had at a time."""
+    place = None if at is None else _place(at)
+    with settings.client() as client:
+        found = client.admin.offsets(name, at=place)
+    rows = [{"topic": name, "partition": number, "start": offsets.start, "end": offsets.end} for number, offsets in found.items()]
+    settings.output.rows(rows, _OFFSET_COLUMNS if at is None else _AT_COLUMNS)

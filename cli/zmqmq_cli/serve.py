@@ -1,0 +1,106 @@
+"""``zmqmq serve``: one broker in the foreground, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zmqmq_cli.lazy import Command
+from zmqmq_cli.settings import Settings
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from zmqmq.broker.config import BrokerConfig
+    from zmqmq.broker.server import Broker
+    from zmqmq_cli.output import Output
+
+CLUSTER_CHARACTERS = 4
+
+
+@click.command("serve", cls=Command)
+@click.option("--config", "config_file", type=click.Path(dir_okay=False), help="TOML file; the options here win over it.")
+@click.option("--node-id", type=int, help="Number of this broker. [0]")
+@click.option("--data", type=click.Path(file_okay=False), help="Directory of everything durable. [./zmqmq-data]")
+@click.option("--listen", multiple=True, metavar="URL", help="Where clients connect; port 0 takes any. [tcp://127.0.0.1:5570]")
+@click.option("--advertise", metavar="URL", help="The address that clients are told. [the first of --listen]")
+@click.option("--http", metavar="HOST:PORT|none", help="Where /livez and /readyz are. [127.0.0.1:5571]")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("--insecure-plaintext", is_flag=True, help="Allow to listen beyond this machine, unencrypted, for anybody.")
+@click.option("--check", is_flag=True, help="Only check the configuration: exit code 0 or 2.")
+@click.option("--print-config", is_flag=True, help="Only print the effective configuration as TOML.")
+@click.pass_obj
+def serve(settings: Settings, /, **options: Any) -> int:
+    """Run one broker in the foreground."""
+    from zmqmq_cli.logs import configure
+
+    config = _config(options)
+    if options["print_config"]:
+        from zmqmq_cli.toml import toml
+
+        settings.output.text(toml(config).rstrip("\n"))
+        return 0
+    if options["check"]:
+        settings.output.note("the configuration is fine")
+        return 0
+    configure("debug" if settings.verbose else options["log_level"], options["log_format"])
+    return _run(config, settings.output)
+
+
+def _config(options: dict[str, Any]) -> BrokerConfig:
+    """The file, then the options over it, checked together."""
+    import msgspec
+
+    from zmqmq.broker.config import BrokerConfig, check_config, load_config
+
+    given = {name: options[name] for name in ("node_id", "data", "advertise") if options[name] is not None}
+    if options["listen"]:
+        given["listen"] = options["listen"]
+    if options["http"] is not None:
+        given["http"] = "" if options["http"] == "none" else options["http"]
+    if options["insecure_plaintext"]:
+        given["insecure_plaintext"] = True
+    base = load_config(options["config_file"]) if options["config_file"] else BrokerConfig()
+    return check_config(msgspec.structs.replace(base, **given))
+
+
+def _run(config: BrokerConfig, output: Output) -> int:
+    """Signals are caught before the broker opens, so that none can end it in the middle of anything."""
+    from zmqmq.broker.server import Broker
+    from zmqmq_cli import errors
+
+    received: list[int] = []
+    broker = Broker(config)
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        """The first signal asks the broker to end; a second one ends the process."""
+        received.append(number)
+        signal.signal(number, signal.SIG_DFL)
+        broker.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    started = time.monotonic()
+    broker.open()
+    _print_banner(broker, output, time.monotonic() - started)
+    broker.run()
+    output.note("stopped")
+    return errors.INTERRUPTED if signal.SIGINT in received else errors.OK
+
+
+def _print_banner(broker: Broker, output: Output, seconds: float) -> None:
+    """Scripts read the real ports here, and wait for the line that begins with ``ready``."""
+    from zmqmq import __version__
+
+    identity, config = broker.identity, broker.config
+    cluster = identity.cluster_id[:CLUSTER_CHARACTERS] + "…"
+    data = config.data if config.data.startswith(("/", ".")) else f"./{config.data}"
+    http = f"     http  {broker.http_url}  (/livez /readyz)" if broker.http_url else ""
+    output.text(f"zmqmq {__version__}  node {config.node_id}  cluster {cluster}  data {data}")
+    output.text(f"  clients  {', '.join(broker.endpoints)}{http}")
+    output.text(f"ready in {seconds:.2f} s — try:  zmqmq topic create hello          (Ctrl-C to stop)")
+    output.flush()

@@ -1,0 +1,135 @@
+"""The command tree without a broker: help, suggestions, usage errors, where options come from."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zmqmq_cli.errors import EXIT_CODES
+from zmqmq_cli.main import COMMANDS, cli, run
+
+HEAVY = ("zmq", "msgspec", "rich", "zstandard", "crc32c", "asyncio", "zmqmq.client", "zmqmq.broker", "zmqmq.store")
+DEAD = "tcp://127.0.0.1:1"
+
+
+@pytest.mark.parametrize("command", [["--help"], ["topic", "--help"], ["bench", "--help"], ["log", "--help"], ["serve", "--help"]])
+def test_help_imports_nothing_heavy(command: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "zmqmq_cli", *command], capture_output=True, text=True, check=True, timeout=20
+    )
+    imported = {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert imported
+    assert not [name for name in HEAVY if name in imported]
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_shows_its_help_with_the_line_of_the_tree(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert f"Usage: zmqmq {name}" in shown
+    assert COMMANDS[name].help.rstrip(".") in " ".join(shown.split()) or name in {"consume", "produce"}
+
+
+def test_the_tree_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    assert re.findall(r"^  (\w+)  ", capsys.readouterr().out.split("Commands:")[1], re.MULTILINE) == list(COMMANDS)
+    assert not cli.commands
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["tpoic", "list"], "Did you mean topic?"),
+        (["topic", "creat", "x"], "Did you mean create"),
+        (["topic", "list", "--brokrs", "x"], "Did you mean '--brokers'?"),
+        (["topic", "create"], "Missing argument"),
+        (["--timeout", "soon", "ping"], "not a duration"),
+        (["topic", "list", "-f", "xml"], "is not one of"),
+        (["topic", "delete", "orders"], "add --yes"),
+        (["topic", "trim", "orders", "--to", "5"], "add --yes"),
+        (["topic", "trim", "orders", "--to", "5:9", "--yes"], "is a span"),
+        (["topic", "alter", "orders"], "nothing to change"),
+        (["consume", "orders", "-o", "x"], "not understood"),
+        (["consume", "orders", "-f", "%z"], "no field %z"),
+        (["consume", "orders", "--grep", "("], "not a regular expression"),
+        (["produce", "orders", "1", "--file", __file__], "not both"),
+        (["produce", "orders", "1", "-f", "%k"], "no value"),
+        (["bench", "produce", "-s", "3"], "--size 3"),
+        (["bench", "produce", "--duration", "3s"], "needs --rate"),
+        (["-b", "nonsense", "topic", "list"], "nonsense"),
+    ],
+)
+def test_wrong_usage_is_three_lines_and_exit_code_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    lines = err.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("Error: ")
+    assert said in lines[0]
+
+
+def test_groups_without_a_command_show_their_help_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["topic"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Usage: zmqmq topic")
+
+
+def test_exit_codes_are_documented_as_rows(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert run(["help", "exit-codes", "--json"]) == 0
+    rows = [json.loads(line) for line in capsysbinary.readouterr().out.splitlines()]
+    assert [row["code"] for row in rows] == [code for code, _ in EXIT_CODES] == [0, 1, 2, 3, 4, 10, 130]
+
+
+def test_global_options_work_before_and_behind_the_command_and_behind_wins(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert run(["--json", "help", "exit-codes"]) == 0
+    before = capsysbinary.readouterr().out
+    assert run(["-f", "csv", "help", "exit-codes", "-f", "jsonl"]) == 0
+    assert capsysbinary.readouterr().out == before
+
+
+def test_options_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    monkeypatch.setenv("ZMQMQ_FORMAT", "csv")
+    assert run(["help", "exit-codes"]) == 0
+    assert capsysbinary.readouterr().out.startswith(b"code,meaning\n")
+
+
+def test_options_come_from_a_file(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    config = tmp_path / "cli.toml"
+    config.write_text('format = "yaml"\n[bench.produce]\nsize = "3"\n')
+    assert run(["--config", str(config), "help", "exit-codes"]) == 0
+    assert capsysbinary.readouterr().out.startswith(b"- code: 0\n")
+    assert run(["--config", str(config), "bench", "produce"]) == 2
+    assert b"--size 3" in capsysbinary.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "said"), [("x = ", "not TOML"), ("brokres = 'x'", "brokres")])
+def test_a_wrong_file_is_a_usage_error_that_names_it(text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "cli.toml"
+    config.write_text(text)
+    assert run(["--config", str(config), "ping"]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert str(config) in err
+
+
+def test_the_version_is_the_package_s(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    from zmqmq import __version__
+
+    assert run(["--version"]) == 0
+    assert capsysbinary.readouterr().out.decode() == f"zmqmq {__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [["topic", "list"], ["produce", "orders", "1"], ["consume", "orders", "-e"], ["ping"]])
+def test_no_broker_is_exit_code_3_and_names_the_address(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["-b", DEAD, "--timeout", "200ms", *arguments]) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert DEAD in lines[0]
+    assert lines[2].strip()
+    assert len(lines) == 3
