@@ -259,7 +259,7 @@ class Sender:
         if not lane.is_failing:
             lane.is_failing = True
             lane.failures += 1
-        pause = min(RETRY_MS_MAX, RETRY_MS_MIN << min(lane.failures - 1, 10))
+        pause = min(RETRY_MS_MAX, RETRY_MS_MIN << min(max(lane.failures - 1, 0), 10))
         if isinstance(error, Throttled):
             pause = max(pause, min(error.retry_after_ms, RETRY_MS_MAX))
         lane.retry_at_ms = max(lane.retry_at_ms, now_ms + pause)
