@@ -187,7 +187,7 @@ class PartitionLog:
             file, size = None, 0
         if size < self.position or file is None:
             error = corrupt(path, size, f"the file ends there, {self.position} bytes were synced")
-            self.error = str(error)
+            self.fail(error)
             raise error
         if size > self.position:
             file.truncate(self.position)
@@ -476,8 +476,9 @@ class PartitionLog:
             del cursors[next(iter(cursors))]
 
     def fail(self, error: ZmqmqError) -> None:
-        """Take the partition out of service."""
+        """Take the partition out of service, until an open finds its files in order."""
         self.error = str(error)
+        self.encoded = None
 
     def __repr__(self) -> str:
         return f"<PartitionLog {self.id} {self.log_start}..{self.log_end} synced {self.synced_end}{' ' + self.error if self.error else ''}>"

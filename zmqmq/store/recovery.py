@@ -194,6 +194,8 @@ class _Recovery:
     def _deleted_topics(self) -> frozenset[bytes]:
         logs = join(self.volume.root, LOGS)
         deleted = []
+        if not self.volume.disk.exists(logs):
+            raise CorruptLog(f"{logs} is missing", file=logs, position=0, hint="restore the whole directory from a backup")
         for name in self.volume.disk.listdir(logs):
             topic_id = topic_of_directory(name)
             if topic_id is not None and name.endswith(DELETED):
