@@ -84,7 +84,7 @@ class PartitionLeader:
         self._synced: list[_Waiting] = []
         self._committed: list[_Waiting] = []
         self._receipts: list[Receipt] = []
-        self._tail: deque[tuple[int, int]] = deque(maxlen=TAIL_BATCHES_MAX)
+        self._tail: deque[tuple[int, int, int]] = deque(maxlen=TAIL_BATCHES_MAX)
         self._undo_producers: dict[int, ProducerEntry | None] = {}
         self._undo_time_ms = self.last_append_ms
         self.set_config(config)
@@ -118,7 +118,7 @@ class PartitionLeader:
         stamped = stamp(header, data, seed=self._seed, base_offset=self.next_offset, leader_epoch=epoch, append_time_ms=time_ms)
         self._wait(acks, _Waiting(stamped.header.end_offset, ticket, self.next_offset, epoch, time_ms))
         self.producers.apply(stamped.header)
-        self._tail.append((stamped.header.end_offset, header.length))
+        self._tail.append((self.next_offset, stamped.header.end_offset, header.length))
         self.next_offset = stamped.header.end_offset
         self.last_append_ms = time_ms
         self.messages_in += header.record_count
@@ -146,7 +146,7 @@ class PartitionLeader:
         self._undo_producers.clear()
         self.last_append_ms = self._undo_time_ms
         self.next_offset = self.log_end
-        while self._tail and self._tail[-1][0] > self.log_end:
+        while self._tail and self._tail[-1][1] > self.log_end:
             self._tail.pop()
         for waits in (self._written, self._synced, self._committed):
             cut = bisect.bisect_right(waits, self.log_end, key=_end_of)
@@ -208,11 +208,13 @@ class PartitionLeader:
     def bytes_from(self, offset: int) -> int:
         """At least how many bytes a reader at ``offset`` would get; PLENTY_BYTES when it is far behind."""
         total = 0
-        for end, size in reversed(self._tail):
+        for base, end, size in reversed(self._tail):
             if end <= offset:
                 return total
             if end <= self.high_watermark:
                 total += size
+            if base <= offset:
+                return total
         return PLENTY_BYTES if offset < self.high_watermark else 0
 
     def move_start(self, log_start: int) -> None:
