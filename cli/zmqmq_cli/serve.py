@@ -36,7 +36,7 @@ CLUSTER_CHARACTERS = 4
 @click.pass_obj
 def serve(settings: Settings, /, **options: Any) -> int:
     """Run one broker in the foreground."""
-    from zmqmq_cli.logs import configure
+    from zmqmq_cli.logging_config import configure
 
     config = _config(options)
     if options["print_config"]:

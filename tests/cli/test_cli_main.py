@@ -28,11 +28,9 @@ def test_help_imports_nothing_heavy(command: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
-def test_every_command_shows_its_help_with_the_line_of_the_tree(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_shows_its_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([name, "--help"]) == 0
-    shown = capsys.readouterr().out
-    assert f"Usage: zmqmq {name}" in shown
-    assert COMMANDS[name].help.rstrip(".") in " ".join(shown.split()) or name in {"consume", "produce"}
+    assert f"Usage: zmqmq {name}" in capsys.readouterr().out
 
 
 def test_the_tree_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
