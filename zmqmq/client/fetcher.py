@@ -141,7 +141,7 @@ class Fetcher:
         self.obstacle: ZmqmqError | None = None
         self._leader = leader
         self._partitions = {number: _Partition(number, start, stops.get(number)) for number, start in starts.items()}
-        self._fetching: set[int] = set()
+        self._fetching: dict[int, FetchCall] = {}
         self._news: list[News] = []
         self._turn = 0
 
@@ -167,6 +167,7 @@ class Fetcher:
         stop = partition.stop_at if partition.stop is None else Offset.exact(partition.stop)
         fresh = self._partitions[number] = _Partition(number, start, stop)
         fresh.generation = partition.generation + 1
+        self._fetching.clear()  # what waits at the broker for the old place must not hold up the new one
         return fresh.generation
 
     def poll(self, now_ms: int, has_room: Callable[[int], bool]) -> Iterator[FetchCall | OffsetsCall]:
@@ -222,7 +223,8 @@ class Fetcher:
 
     def on_fetch(self, call: FetchCall, answer: Reply | ZmqmqError, payload: Sequence[Buffer], now_ms: int) -> None:
         """Cut a reply into batches. The connection's frames stay alive with the chunks that point into them."""
-        self._fetching.discard(call.node)
+        if self._fetching.get(call.node) is call:
+            del self._fetching[call.node]
         asked = dict(zip((entry.partition for entry in call.entries), call.generations, strict=True))
         current = {
             number: self._partitions[number] for number, generation in asked.items() if self._partitions[number].generation == generation
@@ -254,12 +256,12 @@ class Fetcher:
         partitions = partitions[first:] + partitions[:first]
         for partition in partitions:
             partition.is_asking = True
-        self._fetching.add(node)
         entries = tuple(
             FetchEntry(self.topic_id, partition.number, partition.position, partition.last_epoch, PARTITION_BYTES_MAX)
             for partition in partitions
         )
-        return FetchCall(node, entries, tuple(partition.generation for partition in partitions), WAIT_MS)
+        call = self._fetching[node] = FetchCall(node, entries, tuple(partition.generation for partition in partitions), WAIT_MS)
+        return call
 
     def _on_result(self, partition: _Partition, result: FetchResult, frames: Sequence[Buffer], now_ms: int) -> None:
         if result.high_watermark >= 0:

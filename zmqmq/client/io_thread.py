@@ -70,7 +70,7 @@ class IoThread:
     def call(self, function: Callable[[int], None]) -> None:
         """Run ``function(now_ms)`` in the I/O thread, in order."""
         if not self.is_alive:
-            raise ClosedError("the client is closed" if self.failure is None else f"the client's I/O thread broke: {self.failure!r}")
+            raise self._closed_error("the client is closed")
         self._calls.append(function)
         self.poke()
 
@@ -87,7 +87,7 @@ class IoThread:
         self.call(lambda now_ms: function(now_ms, answer))
         while not gate.acquire(timeout=min(timeout, 1.0)):
             if not self._thread.is_alive():  # it answers everything before it ends, unless it broke
-                raise ClosedError(f"the client closed while waiting; {self.failure!r}")
+                raise self._closed_error("the client closed while waiting")
         found = box[0]
         if isinstance(found, ZmqmqError):
             raise found
@@ -107,8 +107,9 @@ class IoThread:
         self._wakeup.set()
         self._thread.join(timeout)
 
-    def abandon(self) -> None:
+    def abandon(self, error: ClosedError) -> None:
         """After ``fork()``, in the child: the thread stayed with the parent, and so do its sockets."""
+        self.failure = error
         self._closing = True
         self._sleeps_until_ms = _AWAKE
 
@@ -176,7 +177,7 @@ class IoThread:
         """Nobody is left waiting: whatever is under way is answered."""
         self._closing = True
         now_ms = monotonic_ms()
-        error = ClosedError("the client was closed" if self.failure is None else f"the client's I/O thread broke: {self.failure!r}")
+        error = self._closed_error("the client was closed")
         self.core.close(error, now_ms)
         while self._calls:
             self._calls.popleft()(now_ms)
@@ -185,3 +186,8 @@ class IoThread:
             pump.after()
         self._transport.close()
         self._wakeup.close()
+
+    def _closed_error(self, text: str) -> ClosedError:
+        if isinstance(self.failure, ClosedError):
+            return ClosedError(str(self.failure), hint=self.failure.hint)
+        return ClosedError(text if self.failure is None else f"the client's I/O thread broke: {self.failure!r}", hint="make a new Client")

@@ -146,8 +146,11 @@ class Reader(Generic[V]):
 
     def stop(self) -> None:
         """End the iteration before its next message. From any thread, or a signal handler; for good."""
-        self._is_stopped = self._inbox.is_woken = True
-        self._messages = list(self._rest)  # not handed out: ``position`` stays before them
+        was_stopped, self._is_stopped = self._is_stopped, True
+        self._inbox.is_woken = True
+        left = list(self._rest)  # will not be handed out: ``position`` stays before them
+        if left or not was_stopped:
+            self._messages = left
         self._inbox.open_gate()
 
     def _batch(self, max_messages: int, timeout: float | None) -> list[Message[V]]:
@@ -176,8 +179,8 @@ class Reader(Generic[V]):
                 self._inbox.took(item.header.length)
             if item.generation == self._generations[item.partition] and self._take(item):
                 break
-        if self._is_stopped:
-            self._messages = list(self._rest)  # a stop that came while the batch was decoded
+        if self._is_stopped and (left := list(self._rest)):
+            self._messages = left  # the stop came while this batch was decoded
         return not self._is_stopped
 
     def _wait(self, deadline: float | None) -> bool:

@@ -119,7 +119,11 @@ class Client:
         """Send one record and wait for its receipt. When ``timeout`` passes, the error's ``outcome`` tells the truth."""
         seconds = self.timeout if timeout is None else seconds_of("timeout", timeout, low=0.001)
         deadline = time.monotonic() + seconds
-        producer = self._ready_producer(topic, acks_of(acks), acks, seconds)
+        try:
+            producer = self._ready_producer(topic, acks_of(acks), seconds)
+        except ZmqmqError as error:
+            error.outcome = "not_written"
+            raise
         try:
             handle = producer.send(value, key=key, headers=headers, partition=partition, timestamp=timestamp)
             return handle.result(max(0.0, deadline - time.monotonic()) + _GRACE_S)
@@ -185,19 +189,32 @@ class Client:
             delivery_timeout=seconds_of("delivery_timeout", delivery_timeout, low=0.001),
             timeout=self.timeout,
         )
-        block = seconds_of("max_block", max_block)
-        producer = Producer(outbox, value or raw(), key, max_block=block, on_close=lambda: self._end_outbox(outbox))
+        return self._producer(outbox, value or raw(), key, seconds_of("max_block", max_block))
+
+    def _producer(self, outbox: Outbox, value: Serde[V], key: Serde[Any] | None, max_block: float) -> Producer[V]:
+        producer = Producer(outbox, value, key, max_block=max_block, on_close=lambda: self._end_outbox(outbox))
         self._producers.add(producer)
         return producer
 
-    def _ready_producer(self, topic: str, acks_number: int, acks: Acks, seconds: float) -> Producer[bytes]:
+    def _ready_producer(self, topic: str, acks: int, seconds: float) -> Producer[bytes]:
         self._check_open()
-        found = self._ready_producers.get((topic, acks_number, seconds))
+        found = self._ready_producers.get((topic, acks, seconds))
         if found is not None:
             return found
-        made = self.producer(topic, acks=acks, linger=0.0, delivery_timeout=seconds, max_block=seconds)
+        outbox = self._outbox(
+            topic,
+            acks=acks,
+            idempotent=True,
+            linger=0.0,
+            compression=None,
+            batch_bytes=BATCH_BYTES,
+            buffer_bytes=BUFFER_BYTES,
+            delivery_timeout=seconds,
+            timeout=seconds,
+        )
+        made = self._producer(outbox, raw(), None, seconds)
         with self._lock:
-            kept = self._ready_producers.setdefault((topic, acks_number, seconds), made)
+            kept = self._ready_producers.setdefault((topic, acks, seconds), made)
             oldest = self._ready_producers[next(iter(self._ready_producers))] if len(self._ready_producers) > PRODUCERS_MAX else None
         if kept is not made:
             made.close()
@@ -401,7 +418,7 @@ class Client:
         """In the child: nothing of the parent's is used any more, and nobody waits for it."""
         error = ClosedError("the client was made before fork(); only the parent may use it", hint="make a Client in each process")
         self.closed = error
-        self._io.abandon()
+        self._io.abandon(error)
         for outbox in self._outboxes:
             outbox.on_forked(error)
         for reader in self._readers:
