@@ -59,8 +59,7 @@ def outcome(files: dict[str, bytes]) -> list[bytes] | None:
         store = open_store(disk, options=SMALL)
         store.create(WHERE, CONFIG)
         return read_all(store, WHERE, bytes_max=1 << 20)
-    except NAMED as error:
-        assert str(error)
+    except NAMED:
         return None
 
 
@@ -74,9 +73,13 @@ def test_a_damaged_small_file_is_a_named_error_and_names_itself(name: str) -> No
     files, _ = directory(is_clean=True)
     path = f"/{ROOT}/{name}"
     for what, content in damaged(files[path]):
-        with pytest.raises(NAMED, match=name):
-            open_store(SimDisk.of({**files, path: content}, random.Random(1)), options=SMALL)
-            pytest.fail(f"{name}: {what} was not noticed")
+        disk = SimDisk.of({**files, path: content}, random.Random(1))
+        try:
+            open_store(disk, options=SMALL)
+        except NAMED as error:
+            if name in str(error):
+                continue
+        pytest.fail(f"{name}: {what} was not noticed")
 
 
 def test_a_missing_file_is_a_named_error() -> None:
@@ -124,7 +127,7 @@ def test_a_damaged_journal_gives_a_prefix_or_a_named_error() -> None:
 
 
 def test_the_checkpointed_part_survives_any_damage_of_the_journal() -> None:
-    files, batches = directory(is_clean=False)
+    files, _ = directory(is_clean=False)
     live = next(path for path in files if path.endswith(".journal") and b"\4" * 20 in files[path])
     for size in range(len(in_use(files[live]))):
         found = outcome({**files, live: files[live][:size]})

@@ -13,7 +13,7 @@ from zmqmq.effects import Append
 from zmqmq.testing.sim_disk import LOSSES, PowerCut, SimDisk
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_no_power_cut_loses_or_changes_an_acknowledged_record(seed: int) -> None:
     world = World(seed)
@@ -21,8 +21,6 @@ def test_no_power_cut_loses_or_changes_an_acknowledged_record(seed: int) -> None
         world.arm()
         world.run(60)
     assert world.crashes
-
-
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -452,10 +452,10 @@ class PartitionLog:
             self.roll()
         before = self.log_start
         segments = self._list_segments()
-        while segments and (end := self._end_of(segments, 0)) <= high_watermark and self._is_expired(segments[0], now_ms):
+        while segments and self._is_expired(segments[0], now_ms) and (end := self._end_of(segments, 0)) <= high_watermark:
             self._raise_log_start(end)
             self._doom_oldest(segments)
-        self.needs_size_check = False
+        self.needs_size_check = bool(segments) and self._is_expired(segments[0], now_ms)
         return self.log_start > before
 
     def _is_expired(self, oldest: Sealed, now_ms: int) -> bool:
