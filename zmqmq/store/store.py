@@ -46,6 +46,8 @@ RESERVE_CHECK_MS: Final = 1000
 RESERVE_CHECK_BYTES: Final = 4 << 20
 BLOCKED_RETRY_MS: Final = 1000
 """Before retention asks again about segments that the high watermark holds back."""
+MAINTAIN_MAX: Final = 64
+"""Partitions of one ``maintain``."""
 CHECKPOINT_RETRY_MS: Final = 1000
 
 
@@ -466,11 +468,12 @@ class Store:
     def maintain(self, now_ms: int, ends: Mapping[PartitionId, int]) -> list[StartMoved]:
         """Seal old segments and remove expired ones, none of it at or above a partition's end in ``ends``.
 
-        Looks only at partitions that are due. A partition that fails goes out of service, the others go on.
+        Looks only at partitions that are due, and at most ``MAINTAIN_MAX`` of them, so that the caller is not held
+        up. A partition that fails goes out of service, the others go on.
         """
         moved: list[StartMoved] = []
-        blocked: list[PartitionLog] = []
-        while self._due and self._due[0][0] <= now_ms and not self.offline:
+        handled: list[PartitionLog] = []
+        while self._due and self._due[0][0] <= now_ms and len(handled) < MAINTAIN_MAX and not self.offline:
             scheduled_ms, partition = heapq.heappop(self._due)
             log = self._logs.get(partition)
             if log is None or log.scheduled_ms != scheduled_ms:
@@ -479,8 +482,8 @@ class Store:
             due = log.due_ms()
             if due is not None and due <= now_ms and self._maintain_log(log, now_ms, ends.get(partition, 0)):
                 moved.append(StartMoved(partition, log.log_start))
-            blocked.append(log)
-        for log in blocked:
+            handled.append(log)
+        for log in handled:
             self._schedule(log, not_before=now_ms + BLOCKED_RETRY_MS)
         return moved
 
