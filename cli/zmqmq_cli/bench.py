@@ -13,7 +13,7 @@ import click
 
 from zmqmq_cli.lazy import Command, LazyGroup
 from zmqmq_cli.output import Column
-from zmqmq_cli.params import ACKS, COUNT, DURATION, PARTITIONS_AND_REPLICAS, RATE, SHARE, SIZE
+from zmqmq_cli.params import ACKS, COUNT, DURATION, LINGER, PARTITIONS_AND_REPLICAS, RATE, SHARE, SIZE
 from zmqmq_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("--batch", type=click.IntRange(min=1), default=500, show_default=True, help="Messages per call; 1 sends one by one."),
     click.option("--acks", type=click.Choice(list(ACKS)), default="all", show_default=True),
     click.option("-z", "--compression", type=click.Choice(["none", "zstd"]), help="[the topic's]"),
+    click.option("--linger", type=LINGER, help="How long a message waits for company. [5ms; with --rate and e2e 1ms]"),
     click.option("--rate", type=RATE, metavar="N/s", help="Open loop at this rate. [as fast as possible; e2e: 20000/s]"),
     click.option("--duration", type=DURATION, help="With --rate: how long."),
     click.option("--warmup", type=SHARE, default="10%", show_default=True, help="Share sent before, not counted."),
@@ -131,6 +132,7 @@ def _plan(settings: Settings, options: Mapping[str, Any], *, measured_by_e2e: bo
         acks=options["acks"],
         compression=options["compression"],
         rate=rate,
+        linger=options["linger"],
     )
 
 

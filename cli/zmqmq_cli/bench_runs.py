@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from typing import Any, Final, TypeAlias
 
 from msgspec import Struct
@@ -23,6 +23,7 @@ Progress: TypeAlias = Callable[[int], None]
 SAMPLE_MESSAGES: Final = 500
 """In a closed loop the latency of one message in so many is taken, or the measuring would be measured."""
 CHUNK: Final = 500
+OPEN_LOOP_LINGER_S: Final = 0.001
 IDLE_SECONDS_MAX: Final = 30.0
 """No message for so long ends a reading run with an error."""
 FLUSH_SECONDS_MAX: Final = 60.0
@@ -45,6 +46,7 @@ class Plan(Struct, frozen=True):
     acks: str = "all"
     compression: Compression | None = None
     rate: float | None = None
+    linger: float | None = None
 
     def for_e2e(self, rate_default: float, seconds_max: float | None) -> Plan:
         """An open loop needs a rate, and a bound on its time when it is one of several runs."""
@@ -140,8 +142,9 @@ def produce_part(client: Client, plan: Plan, count: int, progress: Progress) -> 
 
 
 def _producer(client: Client, plan: Plan) -> Producer[bytes]:
-    """An open loop looks at single messages, so they do not linger."""
-    return client.producer(plan.topic, acks=ACKS[plan.acks], compression=plan.compression, linger=0.0 if plan.rate else LINGER_S)
+    """An open loop looks at single messages, so they linger less."""
+    linger = plan.linger if plan.linger is not None else OPEN_LOOP_LINGER_S if plan.rate else LINGER_S
+    return client.producer(plan.topic, acks=ACKS[plan.acks], compression=plan.compression, linger=linger)
 
 
 def _send_fast(out: Producer[bytes], plan: Plan, count: int, progress: Progress) -> list[float]:
@@ -217,10 +220,10 @@ def _check_complete(plan: Plan, seen: int) -> None:
 
 
 def e2e(client: Client, plan: Plan, progress: Progress) -> Result:
-    """A reader in a thread of its own with a client of its own; each message carries its number, and so its due time."""
+    """The reader is a process of its own, as in life; each message carries its number, and so the time it was due."""
     assert plan.rate
     values, names = payloads(plan.size), keys(plan.keys)
-    with Client(plan.brokers, client_id="zmqmq-bench-reader") as other, _Watch(other, plan) as watch, _producer(client, plan) as out:
+    with _Watch(plan) as watch, _producer(client, plan) as out:
         pacer = Pacer(plan.rate, time.monotonic() + SETTLE_SECONDS)
         for index in range(plan.messages):
             pacer.wait(index)
@@ -228,42 +231,54 @@ def e2e(client: Client, plan: Plan, progress: Progress) -> Result:
             if index % PROGRESS_EVERY == 0:
                 progress(index)
         out.flush(FLUSH_SECONDS_MAX)
-        seen = watch.finish()
+        seen = watch.result()
     _check_complete(plan, len(seen))
     samples = [at - pacer.due(number) for number, at in seen.items()]
     return Result("e2e", plan, len(seen), max(seen.values()) - pacer.start, percentiles(samples))
 
 
 class _Watch:
-    """Notes when each number was first received. ``seen`` belongs to the thread until ``finish`` returned."""
+    """A process that notes when each number was first received."""
 
-    def __init__(self, client: Client, plan: Plan) -> None:
-        self._reader = client.reader(plan.topic, start=Offset.END, timeout=IDLE_SECONDS_MAX)
-        self._wanted = plan.messages
-        self._seen: dict[int, float] = {}
-        self._thread = threading.Thread(target=self._run, name="zmqmq-bench-reader", daemon=True)
+    def __init__(self, plan: Plan) -> None:
+        context = get_context("spawn")
+        self._answers, theirs = context.Pipe(duplex=False)
+        self._process = context.Process(target=_watch, args=(plan, theirs), name="zmqmq-bench-reader", daemon=True)
 
     def __enter__(self) -> _Watch:
-        self._reader.position()
-        self._thread.start()
+        self._process.start()
+        self.result()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._reader.stop()
-        self._thread.join(IDLE_SECONDS_MAX)
-        self._reader.close()
+        self._process.terminate()
+        self._process.join(IDLE_SECONDS_MAX)
+        self._answers.close()
 
-    def _run(self) -> None:
-        for batch in self._reader.batches(max_messages=CHUNK):
+    def result(self) -> dict[int, float]:
+        """First, empty, that it listens; then what it saw."""
+        if not self._answers.poll(2 * IDLE_SECONDS_MAX):
+            raise TimeoutError("the reading process of the bench does not answer", hint="run it again with fewer messages (-n)")
+        answer: dict[int, float] = self._answers.recv()
+        return answer
+
+
+def _watch(plan: Plan, answers: Connection) -> None:
+    """In the reading process."""
+    seen: dict[int, float] = {}
+    with (
+        Client(plan.brokers, client_id="zmqmq-bench-reader") as client,
+        client.reader(plan.topic, start=Offset.END, timeout=IDLE_SECONDS_MAX) as reader,
+    ):
+        reader.position()
+        answers.send(seen)
+        for batch in reader.batches(max_messages=CHUNK):
             now = time.monotonic()
             for message in batch:
-                self._seen.setdefault(number_of(message.value), now)
-            if len(self._seen) >= self._wanted:
-                return
-
-    def finish(self) -> Mapping[int, float]:
-        self._thread.join(IDLE_SECONDS_MAX)
-        return self._seen
+                seen.setdefault(number_of(message.value), now)
+            if len(seen) >= plan.messages:
+                break
+        answers.send(seen)
 
 
 RUNS: Final[dict[str, Callable[[Client, Plan, Progress], Result]]] = {"produce": produce, "consume": consume, "e2e": e2e}

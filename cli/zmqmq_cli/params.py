@@ -51,6 +51,11 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _linger(text: str) -> float:
+    """As a duration, and 0 is allowed."""
+    return 0.0 if text.strip() in {"0", "0s", "0ms"} else _seconds(text)
+
+
 def _size(text: str) -> int:
     from zmqmq.units import parse_bytes
 
@@ -125,6 +130,7 @@ def _share(text: str) -> float:
 
 
 DURATION = Parsed("duration", _seconds)
+LINGER = Parsed("duration", _linger)
 SIZE = Parsed("size", _size)
 RATE = Parsed("rate", _rate)
 COUNT = Parsed("count", _count)
