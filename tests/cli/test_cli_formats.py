@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from msgspec import Struct
 
 from zmqmq.errors import DeserializationError, InvalidConfig
-from zmqmq_cli import formats
-from zmqmq_cli.formats import Given
+from zmqmq_cli import formats, input_formats
+from zmqmq_cli.input_formats import Given
 
 T0 = 1_795_348_801_204
 
@@ -104,7 +104,7 @@ def test_what_consume_prints_in_json_produce_reads_back(
     key: bytes | None, value: bytes | None, headers: dict[str, bytes], decode: str
 ) -> None:
     line = formats.json_line(Row(key=key, value=value, headers=headers), decode=decode)
-    assert formats.json_input().parse(line) == Given(value, key, headers or None, 1, T0)
+    assert input_formats.json_input().parse(line) == Given(value, key, headers or None, 1, T0)
 
 
 @pytest.mark.parametrize(
@@ -112,35 +112,35 @@ def test_what_consume_prints_in_json_produce_reads_back(
 )
 def test_input_that_is_no_message_in_json_is_refused(record: bytes) -> None:
     with pytest.raises(InvalidConfig):
-        formats.json_input().parse(record)
+        input_formats.json_input().parse(record)
 
 
 def test_plain_input_splits_at_the_first_separator_only() -> None:
-    parse = formats.plain_input(b":", b"\n").parse
+    parse = input_formats.plain_input(b":", b"\n").parse
     assert parse(b"ann:10:20") == Given(b"10:20", b"ann")
     assert parse(b"no key") == Given(b"no key")
-    assert formats.plain_input(b"", b"\n").parse(b"a:b") == Given(b"a:b")
+    assert input_formats.plain_input(b"", b"\n").parse(b"a:b") == Given(b"a:b")
 
 
 def test_an_input_format_names_fields_and_the_delimiter() -> None:
-    found = formats.compile_input(r"%p %T %h %k\t%v--\n", b"?")
+    found = input_formats.compile_input(r"%p %T %h %k\t%v--\n", b"?")
     assert found.delimiter == b"--\n"
     assert found.parse(b"2 17 a=1,b=2 ann\tsome\ttext") == Given(b"some\ttext", b"ann", {"a": b"1", "b": b"2"}, 2, 17)
 
 
 def test_an_input_format_without_an_ending_uses_the_delimiter() -> None:
-    assert formats.compile_input("%k=%v", b"\0").delimiter == b"\0"
+    assert input_formats.compile_input("%k=%v", b"\0").delimiter == b"\0"
 
 
 @pytest.mark.parametrize("template", ["%k", "%o %v", "%v %"])
 def test_an_input_format_needs_a_value_and_readable_fields(template: str) -> None:
     with pytest.raises(InvalidConfig):
-        formats.compile_input(template, b"\n")
+        input_formats.compile_input(template, b"\n")
 
 
 def test_a_line_that_does_not_fit_the_input_format_is_shown() -> None:
     with pytest.raises(InvalidConfig, match="no separator"):
-        formats.compile_input("%k=%v", b"\n").parse(b"no separator")
+        input_formats.compile_input("%k=%v", b"\n").parse(b"no separator")
 
 
 @pytest.mark.parametrize(("text", "bytes_"), [(r"\n", b"\n"), (":", b":"), (r"\x00", b"\0"), ("%", b"%"), (r"\t|", b"\t|")])

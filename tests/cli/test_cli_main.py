@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from zmqmq_cli.errors import EXIT_CODES
-from zmqmq_cli.main import COMMANDS, cli, run
+from zmqmq_cli.main import COMMANDS, cli, excepthook, run
+from zmqmq_cli.settings import Settings
 
 HEAVY = ("zmq", "msgspec", "rich", "zstandard", "crc32c", "asyncio", "zmqmq.client", "zmqmq.broker", "zmqmq.store")
 DEAD = "tcp://127.0.0.1:1"
@@ -131,3 +132,19 @@ def test_no_broker_is_exit_code_3_and_names_the_address(arguments: list[str], ca
     assert DEAD in lines[0]
     assert lines[2].strip()
     assert len(lines) == 3
+
+
+def test_what_nobody_expected_is_three_lines_and_with_v_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = Settings()
+    try:
+        raise RuntimeError("a bug")
+    except RuntimeError as error:
+        excepthook(settings)(RuntimeError, error, error.__traceback__)
+        lines = capsys.readouterr().err.splitlines()
+        settings.verbose = 1
+        excepthook(settings)(RuntimeError, error, error.__traceback__)
+    assert lines[0] == "Error: RuntimeError: a bug"
+    assert "test_cli_main.py:" in lines[1]
+    assert "-v" in lines[2]
+    assert len(lines) == 3
+    assert "Traceback" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from zmqmq import errors
 from zmqmq_cli import errors as cli_errors
 from zmqmq_cli import inputs, measure, params
-from zmqmq_cli.formats import Given, plain_input
+from zmqmq_cli.input_formats import Given, plain_input
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import signal
@@ -387,29 +388,18 @@ def test_a_full_buffer_blocks_and_then_says_so(killable: KillableBroker) -> None
         mq.admin.create_topic("t")
         out = mq.producer("t", batch_bytes=1_000, buffer_bytes=10_000, max_block=0.1, compression="none", delivery_timeout=0.6)
         killable.freeze()
-        with pytest.raises(errors.BufferFull):
-            for _ in range(10_000):
-                out.send(bytes(100))
+        with pytest.raises(errors.BufferFull) as caught:
+            send_for_ever(out)
+        assert caught.value.outcome == "not_written"
         assert mq.stats().buffered_bytes < 40_000
         killable.thaw()
-        with pytest.raises(errors.BufferFull), killable_frozen(killable):
-            for _ in range(10_000):
-                out.send(bytes(100))
-        try:
+        with contextlib.suppress(errors.DeliveryFailed):  # whether the broker woke in time is not the question here
             out.close(5)
-        except errors.DeliveryFailed as error:
-            assert {failure.outcome for failure in error.failures} <= {"unknown", "not_written"}
 
 
-class killable_frozen:  # noqa: N801 - reads as a statement
-    def __init__(self, broker: KillableBroker) -> None:
-        self._broker = broker
-
-    def __enter__(self) -> None:
-        self._broker.freeze()
-
-    def __exit__(self, *_: object) -> None:
-        self._broker.thaw()
+def send_for_ever(out: zmqmq.Producer[bytes]) -> None:
+    while True:
+        out.send(bytes(100))
 
 
 def test_ctrl_c_interrupts_every_wait(killable: KillableBroker) -> None:
@@ -518,7 +508,7 @@ def test_what_is_closed_says_so_and_closing_twice_is_fine(zmqmq_broker: Any) -> 
     for thing in (out, reader, mq):
         thing.close()
         thing.close()
-    for use in (lambda: out.send(b"x"), lambda: reader.poll(), lambda: mq.produce("t", b"x"), lambda: mq.admin.topics()):
+    for use in (lambda: out.send(b"x"), reader.poll, lambda: mq.produce("t", b"x"), mq.admin.topics):
         with pytest.raises(errors.ClosedError):
             use()
 

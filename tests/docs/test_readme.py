@@ -65,7 +65,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[dict[str, s
     address = re.search(r"tcp://\S+", "\n".join(printed))
     assert address is not None, printed
     yield environment | {"ZMQMQ_BROKERS": address[0]}, folder, printed
-    serve.send_signal(signal.SIGINT)
+    serve.terminate()
     assert serve.wait(COMMAND_SECONDS_MAX) == 0
     serve.stdout.close()
 

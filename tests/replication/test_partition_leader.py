@@ -10,9 +10,8 @@ from zmqmq import batch
 from zmqmq.batch import Record
 from zmqmq.errors import DataLost, DiskFull, DuplicateSequence, LogOffline, LogTruncated, NotEnoughReplicas, OffsetOutOfRange
 from zmqmq.facts import EpochStart, LogState
-from zmqmq.metadata.image import PartitionImage
 from zmqmq.model import PartitionId
-from zmqmq.replication.leader import PLENTY_BYTES, PartitionLeader, Progress
+from zmqmq.replication.leader import PLENTY_BYTES, Leadership, PartitionLeader, Progress
 from zmqmq.topic_config import TopicConfig
 from zmqmq.wire.replies import ProduceResult
 
@@ -31,7 +30,7 @@ def make(
     epochs: tuple[EpochStart, ...] = (),
 ) -> PartitionLeader:
     state = LogState(start, end, end, epochs, {}, 0, -1)
-    return PartitionLeader(PARTITION, 0, PartitionImage(0, epoch, 0, isr, isr, ()), config, state)
+    return PartitionLeader(PARTITION, 0, Leadership(epoch, isr), config, state)
 
 
 def built(count: int = 1, *, producer: int = -1, sequence: int = -1, epoch: int = 0) -> bytes:
