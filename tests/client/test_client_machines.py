@@ -256,8 +256,7 @@ def test_reconnecting_waits_longer_each_time_within_a_limit() -> None:
 
 
 def connected_core(*addresses: str) -> ClientCore:
-    core = ClientCore(addresses, client_id="", random=random.Random(1))
-    return core
+    return ClientCore(addresses, client_id="", random=random.Random(1))
 
 
 def greet(core: ClientCore, address: str, node: int) -> None:

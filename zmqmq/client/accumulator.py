@@ -49,9 +49,9 @@ class Batch:
     """
 
     __slots__ = (
-        "base_timestamp_ms", "bytes", "codec", "count", "deadline_ms", "granted", "in_flight", "linger_ms", "max_timestamp_ms",
-        "maybe_written", "outcome", "partition", "payload", "producer", "records", "sealed", "sequence", "table_version", "topic",
-        "uncompressed_bytes", "watchers",
+        "base_timestamp_ms", "bytes", "codec", "count", "deadline_ms", "granted", "has_own_times", "in_flight",
+        "linger_ms", "max_timestamp_ms", "maybe_written", "outcome", "partition", "payload", "producer", "records",
+        "sealed", "sequence", "table_version", "topic", "uncompressed_bytes", "watchers",
     )  # fmt: skip
 
     def __init__(self, topic: str, partition: int, timestamp_ms: int, *, linger_ms: int, deadline_ms: int) -> None:
@@ -69,6 +69,7 @@ class Batch:
         self.uncompressed_bytes = 0
         self.sealed = b""
         self.table_version = 0
+        self.has_own_times = False
         self.sequence = NO_SEQUENCE
         self.producer: Any = None
         self.in_flight = False
@@ -82,7 +83,7 @@ class Batch:
     def pack(self, *, compress: bool) -> None:
         """Encode and compress a closed batch: the expensive step, done outside every lock."""
         encoded = format_.encode_records(self.records)
-        last = max(map(_timestamp_delta, self.records))
+        last = max(map(_timestamp_delta, self.records)) if self.has_own_times else self.records[-1].timestamp_delta
         self.max_timestamp_ms = max(self.base_timestamp_ms, self.base_timestamp_ms + last)
         self.uncompressed_bytes = len(encoded)
         payload, self.codec = format_.pack(encoded, compress=compress)

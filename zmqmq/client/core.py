@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from zmqmq.client.fetcher import ANSWER_MS, FETCH_BYTES_MAX, FetchCall, Fetcher, OffsetsCall
 from zmqmq.client.routing import Routing
 from zmqmq.client.sender import Identity, IdentityCall, ProduceCall, Sender
-from zmqmq.client.session import Answer, Build, Done, Effect, Session
+from zmqmq.client.session import Answer, Build, Done, Effect, Session, State
 from zmqmq.errors import BrokerUnavailable, FatalError, OutcomeUnknown, ZmqmqError
 from zmqmq.ports import Buffer, Random
 from zmqmq.wire.replies import InitProducerReply, MetadataReply
@@ -143,7 +143,8 @@ class ClientCore:
         """Why no broker can be asked; None when one can."""
         if any(session.is_ready for session in self._sessions.values()):
             return None
-        fatal = [session.failure for session in self._sessions.values() if isinstance(session.failure, FatalError)]
+        idle = [session.failure for session in self._sessions.values() if session.state is State.IDLE]  # not one that tries again
+        fatal = [failure for failure in idle if isinstance(failure, FatalError)]
         if fatal:
             return fatal[0]
         reasons = [

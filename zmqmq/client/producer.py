@@ -67,6 +67,8 @@ class Outbox:
         self.space = threading.Condition(self.lock)
         self.compress = compress
         self.closed: ZmqmqError | None = None
+        self.keeps_failures = True
+        """For ``flush``; not needed when each record's caller waits for its own receipt."""
         self.failed: list[Batch] = []
         self.failed_count = 0
         self.failures_kept = 0
@@ -181,7 +183,7 @@ class Outbox:
         with self.lock:
             for batch in resolved:
                 self.accumulator.release(batch)
-                if isinstance(batch.outcome, ZmqmqError):
+                if isinstance(batch.outcome, ZmqmqError) and self.keeps_failures:
                     self._keep_failed(batch)
                 else:
                     batch.payload = batch.sealed = _EMPTY
@@ -424,6 +426,8 @@ def _make_send(
                     index = len(records)
                     records.append(Record(key, data, now_ms - batch.base_timestamp_ms, headers))
                     batch.bytes = total
+                    if timestamp is not None:
+                        batch.has_own_times = True
                     return Handle(batch, index)
             finally:
                 release()

@@ -212,6 +212,7 @@ class Client:
             delivery_timeout=seconds,
             timeout=seconds,
         )
+        outbox.keeps_failures = False
         made = self._producer(outbox, raw(), None, seconds)
         with self._lock:
             kept = self._ready_producers.setdefault((topic, acks, seconds), made)
