@@ -10,12 +10,11 @@ behind; after a failed sync nothing is written any more (``offline`` says why), 
 
 from __future__ import annotations
 
-import heapq
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from zmqmq.errors import DiskFull, LogOffline, Throttled, UnknownTopic, ZmqmqError
+from zmqmq.errors import LogOffline, Throttled, UnknownTopic, ZmqmqError
 from zmqmq.facts import LogState, StartMoved, Synced
 from zmqmq.model import METADATA_PARTITION, PartitionId, Timestamps
 from zmqmq.store import formats, reading
@@ -26,6 +25,8 @@ from zmqmq.store.journal import Journal
 from zmqmq.store.layout import LOGS, join, topic_directory, topic_of_directory
 from zmqmq.store.partition_log import Mark, PartitionLog
 from zmqmq.store.recovery import RecoveryReport, lock_directory, recover, remove_deleted
+from zmqmq.store.room import Room
+from zmqmq.store.schedule import Schedule
 from zmqmq.store.volume import Volume
 from zmqmq.topic_config import TopicConfig
 from zmqmq.units import UNLIMITED
@@ -42,12 +43,8 @@ __all__ = ["CheckpointJob", "Identity", "RecoveryReport", "Store", "StoreOptions
 
 PRODUCER_IDLE_MS: Final = 7 * 86_400_000
 """A producer that wrote nothing for so long is forgotten."""
-RESERVE_CHECK_MS: Final = 1000
-RESERVE_CHECK_BYTES: Final = 4 << 20
 BLOCKED_RETRY_MS: Final = 1000
 """Before retention asks again about segments that the high watermark holds back."""
-MAINTAIN_MAX: Final = 64
-"""Partitions of one ``maintain``."""
 CHECKPOINT_RETRY_MS: Final = 1000
 
 
@@ -99,16 +96,13 @@ class Store:
         self._unsynced: dict[PartitionId, None] = {}
         self._log_starts: dict[PartitionId, int] = {}
         """Moved log starts that are not in the journal yet."""
-        self._due: list[tuple[int, PartitionId]] = []
-        """When ``maintain`` looks at a partition next. Stale entries are harmless."""
+        self._schedule = Schedule()
         self._size_bytes = sum(log.size_bytes for log in self._logs.values())
         self._is_syncing = False
         self._is_checkpointing = False
         self._has_changed = False
         self._checkpoint_ms = clock.monotonic_ms()
-        self._reserve_ms = -RESERVE_CHECK_MS
-        self._reserve_written = 0
-        self._reserve_is_free = True
+        self._room = Room(volume.disk, volume.root, clock, bytes_max=options.disk_bytes_max, reserve_bytes=options.disk_reserve_bytes)
 
     @classmethod
     def open(
@@ -170,7 +164,7 @@ class Store:
             self._has_changed = True
         log.config = config
         log.needs_size_check = True
-        self._schedule(log)
+        self._schedule.add(log)
 
     def partitions(self) -> list[PartitionId]:
         return list(self._logs)
@@ -291,9 +285,11 @@ class Store:
             return UnknownTopic(f"the store has no partition {partition}", outcome="not_written")
         if log.error or log.offline:
             return LogOffline(f"{partition} is out of service: {log.error or log.offline}", outcome="not_written")
-        if partition != METADATA_PARTITION and (refusal := self._room(sum(batch.header.length for batch in batches))):
-            return DiskFull(refusal, hint="free space, or shorten the retention of topics", outcome="not_written")
         try:
+            if partition != METADATA_PARTITION:
+                refusal = self._room.refusal(sum([batch.header.length for batch in batches]), self.size_bytes())
+                if refusal is not None:
+                    return refusal
             log.prepare()
         except OSError as error:
             return self._segment_error(log, error)
@@ -309,7 +305,9 @@ class Store:
         return None
 
     def _segment_error(self, log: PartitionLog, error: OSError) -> ZmqmqError:
-        if error.errno not in NO_SPACE:
+        if isinstance(error, FileNotFoundError):
+            self._go_offline(f"the data directory or a part of it is gone: {error}")
+        elif error.errno not in NO_SPACE:
             log.offline = f"its segment could not be written: {error.strerror or error}"
         return disk_error(error, f"writing {log.id}")
 
@@ -338,9 +336,9 @@ class Store:
             self._unsynced[log.id] = None
             written_bytes = sum([batch.header.length for batch in batches])
             self._size_bytes += written_bytes
-            self._reserve_written += written_bytes
+            self._room.wrote(written_bytes)
             if was_empty:
-                self._schedule(log)
+                self._schedule.add(log)
         return None
 
     def _take_back(self, written: list[tuple[PartitionLog, list[StampedBatch], Mark]], error: OSError | ZmqmqError) -> ZmqmqError:
@@ -354,20 +352,6 @@ class Store:
             found.outcome = "unknown"
             self._go_offline(str(found))
         return found
-
-    def _room(self, size: int) -> str:
-        """Why there is no room for ``size`` bytes, or nothing."""
-        options = self._options
-        if options.disk_bytes_max >= 0 and self.size_bytes() + size > options.disk_bytes_max:
-            return f"the store's limit of {options.disk_bytes_max} bytes is reached"
-        now = self._clock.monotonic_ms()
-        if now - self._reserve_ms >= RESERVE_CHECK_MS or self._reserve_written >= RESERVE_CHECK_BYTES:
-            self._reserve_ms, self._reserve_written = now, 0
-            try:
-                self._reserve_is_free = self._volume.disk.free_bytes(self._volume.root) >= options.disk_reserve_bytes
-            except OSError as error:
-                return f"the disk does not tell its free space: {error.strerror or error}"
-        return "" if self._reserve_is_free else f"less than the reserve of {options.disk_reserve_bytes} bytes is free on the disk"
 
     def _go_offline(self, reason: str) -> None:
         if not self.offline:
@@ -468,23 +452,18 @@ class Store:
     def maintain(self, now_ms: int, ends: Mapping[PartitionId, int]) -> list[StartMoved]:
         """Seal old segments and remove expired ones, none of it at or above a partition's end in ``ends``.
 
-        Looks only at partitions that are due, and at most ``MAINTAIN_MAX`` of them, so that the caller is not held
+        Looks only at partitions that are due, and at most ``schedule.DUE_MAX`` of them, so that the caller is not held
         up. A partition that fails goes out of service, the others go on.
         """
+        if self.offline:
+            return []
         moved: list[StartMoved] = []
-        handled: list[PartitionLog] = []
-        while self._due and self._due[0][0] <= now_ms and len(handled) < MAINTAIN_MAX and not self.offline:
-            scheduled_ms, partition = heapq.heappop(self._due)
-            log = self._logs.get(partition)
-            if log is None or log.scheduled_ms != scheduled_ms:
-                continue
-            log.scheduled_ms = None
+        looked_at = list(self._schedule.take_due(self._logs, now_ms))
+        for log in looked_at:
             due = log.due_ms()
-            if due is not None and due <= now_ms and self._maintain_log(log, now_ms, ends.get(partition, 0)):
-                moved.append(StartMoved(partition, log.log_start))
-            handled.append(log)
-        for log in handled:
-            self._schedule(log, not_before=now_ms + BLOCKED_RETRY_MS)
+            if due is not None and due <= now_ms and self._maintain_log(log, now_ms, ends.get(log.id, 0)):
+                moved.append(StartMoved(log.id, log.log_start))
+            self._schedule.add(log, not_before=now_ms + BLOCKED_RETRY_MS)
         return moved
 
     def _maintain_log(self, log: PartitionLog, now_ms: int, end: int) -> bool:
@@ -502,15 +481,6 @@ class Store:
             self._log_starts[log.id] = log.log_start
         self._has_changed = True
         return has_moved
-
-    def _schedule(self, log: PartitionLog, *, not_before: int = 0) -> None:
-        due = log.due_ms()
-        if due is None:
-            return
-        due = max(due, not_before)
-        if log.scheduled_ms is None or due < log.scheduled_ms:
-            log.scheduled_ms = due
-            heapq.heappush(self._due, (due, log.id))
 
     def journal_bytes(self) -> int:
         """What a recovery now would replay."""
