@@ -10,7 +10,7 @@ from zmqmq.model import BATCH_BYTES_MAX
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from zmqmq_cli.formats import Given, InputFormat
+    from zmqmq_cli.input_formats import Given, InputFormat
 
 RECORD_BYTES_MAX: Final = BATCH_BYTES_MAX
 READ_BYTES: Final = 256 << 10
@@ -48,7 +48,7 @@ def messages(stream: Stream, form: InputFormat, name: str) -> Iterator[Given]:
 
 def from_files(paths: Sequence[str], form: InputFormat | None) -> Iterator[Given]:
     """One message per file; with a form, the messages within them."""
-    from zmqmq_cli.formats import Given
+    from zmqmq_cli.input_formats import Given
 
     for path in paths:
         with open(path, "rb") as file:

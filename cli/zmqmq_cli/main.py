@@ -71,15 +71,14 @@ def cli() -> None:
 cli.params.extend(global_options())
 
 
-def run(arguments: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
     """Run one command line; the exit code. What went wrong is on stderr by then, in three lines."""
     from zmqmq.errors import ZmqmqError
 
-    settings = Settings()
-    sys.excepthook = _excepthook(settings)
+    settings = settings or Settings()
     output = settings.output_for_errors
     try:
-        code = _invoke(sys.argv[1:] if arguments is None else list(arguments), settings)
+        code = _invoke(list(arguments), settings)
         settings.flush()
     except click.exceptions.NoArgsIsHelpError as error:
         output().error([error.format_message()])
@@ -122,7 +121,7 @@ def _drop_stdout() -> None:
     os.close(null)
 
 
-def _excepthook(settings: Settings) -> Any:
+def excepthook(settings: Settings) -> Any:
     """For what nobody expected: one look at it in three lines, all of it with ``-v``."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -136,4 +135,6 @@ def _excepthook(settings: Settings) -> Any:
 
 def main() -> NoReturn:
     """The entry point."""
-    sys.exit(run())
+    settings = Settings()
+    sys.excepthook = excepthook(settings)
+    sys.exit(run(sys.argv[1:], settings))

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 import click
 
 from zmqmq.errors import DeliveryFailed, UnknownTopic, ZmqmqError
-from zmqmq_cli import errors, formats, inputs
-from zmqmq_cli.formats import Given, InputFormat, Renderer
+from zmqmq_cli import errors, formats, input_formats, inputs
+from zmqmq_cli.formats import Renderer
+from zmqmq_cli.input_formats import Given, InputFormat
 from zmqmq_cli.lazy import Command
 from zmqmq_cli.params import ACKS, PARTITIONS_AND_REPLICAS, RATE, SETTING
 from zmqmq_cli.settings import Settings
@@ -125,10 +126,10 @@ def _input_form(job: Job) -> InputFormat:
     if not delimiter:
         raise click.UsageError("the delimiter is empty", click.get_current_context())
     if job.input_format == "json":
-        return formats.json_input()
+        return input_formats.json_input()
     if job.input_format:
-        return formats.compile_input(job.input_format, delimiter)
-    return formats.plain_input(formats.literal(job.key_sep or ""), delimiter)
+        return input_formats.compile_input(job.input_format, delimiter)
+    return input_formats.plain_input(formats.literal(job.key_sep or ""), delimiter)
 
 
 def _dressed(source: Iterator[Given], job: Job, headers: dict[str, bytes] | None) -> Iterator[Given]:

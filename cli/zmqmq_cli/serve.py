@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from zmqmq.broker.config import BrokerConfig
     from zmqmq.broker.server import Broker
+    from zmqmq.store.recovery import RecoveryReport
     from zmqmq_cli.output import Output
 
 CLUSTER_CHARACTERS = 4
@@ -82,14 +83,28 @@ def _run(config: BrokerConfig, output: Output) -> int:
         signal.signal(number, signal.SIG_DFL)
         broker.stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    started = time.monotonic()
-    broker.open()
-    _print_banner(broker, output, time.monotonic() - started)
-    broker.run()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        started = time.monotonic()
+        broker.open()
+        _tell_recovery(broker.report, output)
+        _print_banner(broker, output, time.monotonic() - started)
+        broker.run()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     output.note("stopped")
     return errors.INTERRUPTED if signal.SIGINT in received else errors.OK
+
+
+def _tell_recovery(report: RecoveryReport, output: Output) -> None:
+    """What recovery had to do, and what somebody has to look at."""
+    if report.replayed_batches:
+        output.note(f"recovered {report.replayed_batches:,} batches ({report.replayed_bytes:,} bytes) from the journal")
+    if report.torn:
+        output.note(f"a torn end of the journal, never acknowledged, is kept as {report.torn}")
+    for partition, reason in report.out_of_service:
+        output.note(f"partition {partition} is out of service: {reason}")
 
 
 def _print_banner(broker: Broker, output: Output, seconds: float) -> None:
