@@ -145,6 +145,8 @@ class World:
                 self.acknowledged[where] = max(self.acknowledged[where], end)
         elif choice < 0.90 or self.store.checkpoint_due():
             checkpoint(self.store)
+        elif choice < 0.91:
+            self.retain()
         elif choice < 0.93:
             where = self.random.choice(self.partitions)
             start = self.random.randrange(0, self.acknowledged[where] + 1)
@@ -158,6 +160,15 @@ class World:
             self.check()
         else:
             self.check()
+
+    def retain(self) -> None:
+        """Retention by size, for one step; it never takes what is not acknowledged."""
+        where = self.random.choice(self.partitions)
+        self.store.create(where, TopicConfig(segment_bytes=4096, retention_ms=-1, retention_bytes=6000))
+        for moved in self.store.maintain(self.clock.now, self.acknowledged):
+            assert moved.log_start <= self.acknowledged[moved.partition]
+            self.started[moved.partition] = max(self.started[moved.partition], moved.log_start)
+        self.store.create(where, CONFIG)
 
     def append(self) -> None:
         self.in_flight = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+import shutil
 
 import pytest
 from hypothesis import given, settings
@@ -398,6 +399,20 @@ def test_the_real_disk_does_what_the_simulated_one_does(tmp_path) -> None:
     store = open_store(RealDisk(), root=root)
     assert read_all(store, WHERE) == written
     store.close()
+
+
+def test_a_data_directory_that_was_taken_away_stops_the_store_and_does_not_come_back_empty(tmp_path) -> None:
+    root = tmp_path / "data"
+    clock = ManualClock()
+    store = open_store(RealDisk(), root=str(root), clock=clock)
+    store.create(WHERE, CONFIG)
+    append(store, 0)
+    shutil.rmtree(root)
+    clock.now += 2_000
+    assert isinstance(store.append([Append(WHERE, (stamped(WHERE, 1, b""),))])[WHERE], LogOffline)
+    assert "gone" in store.offline
+    store.close()
+    assert not root.exists()
 
 
 def test_the_batch_that_is_read_is_the_batch_that_was_sent(store: Store) -> None:
