@@ -513,6 +513,23 @@ def test_what_is_closed_says_so_and_closing_twice_is_fine(zmqmq_broker: Any) -> 
             use()
 
 
+def test_a_callback_that_raises_is_logged_and_the_client_goes_on(mq: Client, caplog: pytest.LogCaptureFixture) -> None:
+    with mq.producer("one") as out:
+        out.send(b"x").add_done_callback(lambda _handle: 1 // 0)
+        out.flush(5)
+        assert out.send(b"y").result(5).offset == 1
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_reader_that_waits_is_told_when_its_client_closes(zmqmq_broker: Any) -> None:
+    mq = Client(zmqmq_broker.url)
+    mq.admin.create_topic("t")
+    reader = mq.reader("t")
+    threading.Timer(0.1, mq.close).start()
+    with pytest.raises(errors.ClosedError):
+        next(iter(reader))
+
+
 def test_many_threads_share_a_producer(mq: Client) -> None:
     with mq.producer("orders", batch_bytes=2_000) as out:
 

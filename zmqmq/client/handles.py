@@ -5,6 +5,7 @@ A handle is its batch and a number. Waiting registers with the batch; nothing el
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,8 @@ from zmqmq.client.accumulator import Batch, Receipt
 from zmqmq.client.message import time_of
 from zmqmq.errors import Outcome, TimeoutError, ZmqmqError
 from zmqmq.model import Delivery
+
+logger = logging.getLogger("zmqmq")
 
 
 class Failure(Struct, frozen=True):
@@ -48,8 +51,15 @@ class Handle(Struct, gc=False, eq=False):
 
     def add_done_callback(self, callback: Callable[[Handle], Any]) -> None:
         """Call ``callback(handle)`` when the record is decided, in the client's I/O thread; at once if it is already. It must
-        return soon and must not wait for other handles."""
-        self.batch.watch(lambda: callback(self))
+        return soon and must not wait for other handles; what it raises is logged."""
+
+        def call() -> None:
+            try:
+                callback(self)
+            except Exception:  # it is the application's code, in the thread on which all of the client depends
+                logger.exception("a delivery callback of %s-%d raised", self.batch.topic, self.batch.partition)
+
+        self.batch.watch(call)
 
 
 class BatchHandle(Sequence[Handle]):

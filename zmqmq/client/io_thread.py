@@ -40,6 +40,9 @@ class Pump(Protocol):
     def next_ms(self) -> int | None:
         """When to turn again at the latest."""
 
+    def end(self, error: ZmqmqError) -> None:
+        """The thread ends: nobody may be left waiting. ``before`` and ``after`` are called once more."""
+
 
 def monotonic_ms() -> int:
     return time.monotonic_ns() // 1_000_000
@@ -178,6 +181,9 @@ class IoThread:
         self._closing = True
         now_ms = monotonic_ms()
         error = self._closed_error("the client was closed")
+        for pump in self._pumps:
+            pump.end(error)
+            pump.before(now_ms)
         self.core.close(error, now_ms)
         while self._calls:
             self._calls.popleft()(now_ms)

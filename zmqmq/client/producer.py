@@ -135,15 +135,13 @@ class Outbox:
             self.pack_and_poke(batch)
         return unresolved
 
-    def end(self, error: ZmqmqError) -> bool:
-        """Take no more records; what is open stands in line unpacked, for the sender to fail. False: it was done before."""
+    def end(self, error: ZmqmqError) -> None:
+        """Take no more records; what is open stands in line unpacked, for the sender to fail."""
         with self.lock:
-            if self.closed is not None:
-                return False
-            self.closed = error
-            self.accumulator.close_all()
-            self.space.notify_all()
-        return True
+            if self.closed is None:
+                self.closed = error
+                self.accumulator.close_all()
+                self.space.notify_all()
 
     def take_failures(self) -> tuple[list[Failure], int]:
         """What failed since the last time, and how many in all."""
@@ -289,7 +287,8 @@ class Producer(Generic[V]):
 
     def abandon(self, error: ZmqmqError) -> None:
         """End without waiting: what is not delivered fails."""
-        if self._outbox.end(error):
+        if self._outbox.closed is None:
+            self._outbox.end(error)
             self._on_close()
 
     def __enter__(self) -> Producer[V]:

@@ -62,6 +62,9 @@ class Inbox:
     def next_ms(self) -> int | None:
         return None
 
+    def end(self, _error: ZmqmqError) -> None:
+        self.open_gate()
+
     def open_gate(self) -> None:
         """Wake the reader. From any thread or signal handler."""
         gate = self._gate
