@@ -280,10 +280,27 @@ def test_closing_twice_is_fine_and_gives_the_last_receipts(tmp_path: Path) -> No
     with RawClient(broker.endpoints[0]) as client:
         topic = client.create("t")
         client.send(Produce, (make_batch(b"v"),), entries=[ProduceEntry(topic.topic_id, 0)])
-        wait_for(lambda: any(leader.next_offset for leader in broker._node.partitions))
+        wait_for(lambda: any(leader.next_offset for leader in broker._loop.node.partitions))
         broker.close()
         broker.close()
         assert client.receive()[0].results[0].base_offset == 0
+
+
+def test_a_bug_in_the_loop_ends_the_broker_loudly_and_loses_nothing(tmp_path: Path) -> None:
+    broker = Broker(config(tmp_path))
+    broker.open()
+
+    def bug(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    broker._loop.node.on_tick = bug
+    with pytest.raises(RuntimeError, match="a bug"):
+        broker.run()
+    with pytest.raises(RuntimeError, match="a bug"):
+        broker.close()
+    again = Broker(config(tmp_path))
+    again.start()
+    again.close()
 
 
 def test_inproc_names_end_with_their_broker(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ class FetchDesk:
             entry.offset,
             leader.high_watermark,
             min(max(entry.bytes_max, 1), BATCH_BYTES_MAX),
-            FetchResult(entry.topic_id, entry.partition, leader.high_watermark, leader.log_start, leader.image.leader_epoch),
+            FetchResult(entry.topic_id, entry.partition, leader.high_watermark, leader.log_start, leader.leadership.epoch),
         )
 
     def _answer(self, connection: Connection, request: Fetch, ranges: list[ReadRange], errors: list[FetchResult], now_ms: int) -> None:

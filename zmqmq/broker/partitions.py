@@ -12,7 +12,7 @@ from zmqmq.effects import Append, CreateLog, DeleteTopicLogs
 from zmqmq.errors import CorruptLog, LogOffline, NotLeader, UnknownTopic, ZmqmqError
 from zmqmq.metadata.image import ClusterImage, TopicImage
 from zmqmq.model import PartitionId
-from zmqmq.replication.leader import PartitionLeader, Receipt
+from zmqmq.replication.leader import Leadership, PartitionLeader, Receipt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -142,7 +142,7 @@ class Partitions:
 
     def _update(self, leader: PartitionLeader, before: TopicImage | None, topic: TopicImage, number: int) -> None:
         image = topic.partitions[number]
-        if image.leader_epoch != leader.image.leader_epoch:
+        if image.leader_epoch != leader.leadership.epoch:
             leader.fail_waiting(NotLeader(f"leadership of {leader.partition} moved on to epoch {image.leader_epoch}"))
             self.touch(leader)
             del self._leaders[leader.partition]
@@ -173,7 +173,9 @@ class Partitions:
         state = self._logs.state(partition)
         if state.error:
             raise CorruptLog(f"partition {number} of {topic.name!r} is out of service: {state.error}", hint="restore it from a backup")
-        leader = self._leaders[partition] = PartitionLeader(partition, self.node_id, image, topic.settings, state)
+        leader = self._leaders[partition] = PartitionLeader(
+            partition, self.node_id, Leadership(image.leader_epoch, image.isr), topic.settings, state
+        )
         return leader
 
     def _note(self, leader: PartitionLeader, has_moved: bool) -> None:

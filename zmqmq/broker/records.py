@@ -118,7 +118,7 @@ class RecordsDesk:
     def _look_up(self, query: OffsetQuery) -> tuple[OffsetResult | None, tuple[int, int, int]]:
         try:
             leader = self._partitions.find(query.topic_id, query.partition)
-            return _result(query, leader), (leader.log_start, leader.high_watermark, leader.image.leader_epoch)
+            return _result(query, leader), (leader.log_start, leader.high_watermark, leader.leadership.epoch)
         except ZmqmqError as error:
             self._outbox.count(error)
             return OffsetResult(query.topic_id, query.partition, -1, error=fault(error)), _NOWHERE
@@ -126,7 +126,7 @@ class RecordsDesk:
 
 def _result(query: OffsetQuery, leader: PartitionLeader) -> OffsetResult | None:
     """None: only the store can tell."""
-    epoch = leader.image.leader_epoch
+    epoch = leader.leadership.epoch
     if query.kind == LIST_START:
         return OffsetResult(query.topic_id, query.partition, leader.log_start, leader_epoch=epoch)
     if query.kind == LIST_END:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from zmqmq.wire.requests import GetStats
 
 
+REPLIES_DROPPED: Final = "RepliesDropped"
+"""Counted among the errors: replies to peers that were gone, or that did not read theirs."""
+
+
 class Gauges(Struct, frozen=True):
     """What the shell measures."""
 
@@ -28,6 +32,7 @@ class Gauges(Struct, frozen=True):
     checkpoints: int = 0
     cpu_ms: int = 0
     rss_bytes: int = 0
+    replies_dropped: int = 0
 
 
 def stats_reply(
@@ -57,7 +62,7 @@ def stats_reply(
         partitions_led=sum(p.leader == node_id for topic in partitions.image.topics.values() for p in topic.partitions),
         connections=connections,
         requests=requests,
-        errors=errors,
+        errors={**errors, REPLIES_DROPPED: gauges.replies_dropped} if gauges.replies_dropped else errors,
         messages_in=sum(leader.messages_in for leader in leaders),
         bytes_in=sum(leader.bytes_in for leader in leaders),
         messages_out=sum(leader.messages_out for leader in leaders),

@@ -37,12 +37,12 @@ _LENGTH_POSITION: Final = 4
 
 
 class Storage:
-    """``moved`` holds log starts that the next sync makes durable, ``failed_moves`` those that the store refused."""
+    """See the module. Belongs to the loop's thread."""
 
     def __init__(self, store: Store, send: SendReply, on_fetched: OnFetched) -> None:
         self.fetch_latency = SummaryCounter()
-        self.moved: list[StartMoved] = []
-        self.failed_moves: list[tuple[PartitionId, ZmqmqError]] = []
+        self._moved: list[StartMoved] = []
+        self._failed_moves: list[tuple[PartitionId, ZmqmqError]] = []
         self._store = store
         self._send = send
         self._on_fetched = on_fetched
@@ -51,6 +51,16 @@ class Storage:
         """The partitions that were written, and the others with their errors."""
         errors = self._store.append(appends)
         return [append.partition for append in appends if append.partition not in errors], errors
+
+    def take_moved(self) -> list[StartMoved]:
+        """New log starts, which the next sync makes durable."""
+        moved, self._moved = self._moved, []
+        return moved
+
+    def take_failed_moves(self) -> list[tuple[PartitionId, ZmqmqError]]:
+        """Those that the store refused."""
+        failed, self._failed_moves = self._failed_moves, []
+        return failed
 
     def perform(self, effect: Effect) -> None:
         match effect:
@@ -71,9 +81,9 @@ class Storage:
         try:
             self._store.move_log_start(effect.partition, effect.log_start)
         except ZmqmqError as error:
-            self.failed_moves.append((effect.partition, error))
+            self._failed_moves.append((effect.partition, error))
         else:
-            self.moved.append(StartMoved(effect.partition, effect.log_start))
+            self._moved.append(StartMoved(effect.partition, effect.log_start))
 
     def _delete(self, topic_id: bytes) -> None:
         """The topic is gone already; files that stay behind are removed by the next open."""

@@ -70,7 +70,7 @@ class Upkeep:
             if job is not None:
                 self._worker.submit(job)
 
-    def after_jobs(self, _now: Now) -> list[StartMoved]:
+    def after_jobs(self) -> list[StartMoved]:
         """Take in a finished checkpoint; the log starts that retention moved."""
         done = self._worker.take_done()
         if done is not None:
@@ -85,12 +85,15 @@ class Upkeep:
         except OSError:
             return -1
 
-    def close(self, timeout_s: float) -> None:
+    def close(self, timeout_s: float) -> bool:
+        """Whether the running checkpoint ended, well or not, so that the store can be closed."""
         self._worker.wait(timeout_s)
-        done = self._worker.take_done()
-        if done is not None:
-            self._store.end_checkpoint(done.job, done.error)
+        if not self._worker.has_crashed:
+            done = self._worker.take_done()
+            if done is not None:
+                self._store.end_checkpoint(done.job, done.error)
         self._worker.close(timeout_s)
+        return not self._worker.is_busy
 
     def _look_after_directory(self) -> None:
         if not self.lost and not self._disk.exists(join(self._root, IDENTITY)):

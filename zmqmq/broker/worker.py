@@ -60,6 +60,11 @@ class Worker(Generic[JobT]):
             self.is_busy = False
         return done
 
+    @property
+    def has_crashed(self) -> bool:
+        """A job had a bug; ``take_done`` raises it."""
+        return self._crash is not None
+
     def wait(self, timeout_s: float) -> None:
         """Until the running job ended, or the time is over."""
         if self.is_busy:

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from zmqmq import batch
 from zmqmq.batch import Record, StampedBatch
 from zmqmq.errors import CorruptLog, Fenced, InvalidConfig, LogOffline, ZmqmqError
-from zmqmq.metadata.image import PartitionImage
 from zmqmq.metadata.log import APPEND_BYTES_MAX, REPLAYED, Committed, Leader, LogEvent, Lost, Passed, Refused, Unknown
 from zmqmq.metadata.records import MetadataRecord, decode, encode
 from zmqmq.model import METADATA_PARTITION
 from zmqmq.ports import Buffer
-from zmqmq.replication.leader import PartitionLeader
+from zmqmq.replication.leader import Leadership, PartitionLeader
 from zmqmq.topic_config import TopicConfig
 from zmqmq.units import UNLIMITED
 from zmqmq.wire.replies import ProduceResult
@@ -50,10 +49,7 @@ class LocalLog:
         if state.error:
             raise CorruptLog(f"the metadata log is out of service: {state.error}", hint="restore the data directory from a backup")
         self.epoch = state.epochs[-1].epoch + 1 if state.epochs else 1
-        members = (node_id,)
-        self._leader = PartitionLeader(
-            METADATA_PARTITION, node_id, PartitionImage(node_id, self.epoch, 0, members, members, ()), METADATA_CONFIG, state
-        )
+        self._leader = PartitionLeader(METADATA_PARTITION, node_id, Leadership(self.epoch, (node_id,)), METADATA_CONFIG, state)
         self.wall_ms = 0
         self._read = read
         self._start = state.log_start

@@ -21,7 +21,6 @@ from msgspec import Struct
 from zmqmq.batch import BatchHeader, StampedBatch, stamp, stamp_seed
 from zmqmq.errors import DataLost, DuplicateSequence, LogTruncated, NotEnoughReplicas, OffsetOutOfRange, ZmqmqError
 from zmqmq.facts import EpochStart, LogState
-from zmqmq.metadata.image import PartitionImage
 from zmqmq.model import PartitionId
 from zmqmq.ports import Buffer
 from zmqmq.producer_state import ProducerEntry, ProducerStates
@@ -36,6 +35,13 @@ PLENTY_BYTES: Final = 1 << 40
 Ticket: TypeAlias = Any
 """What the asker gave to ``append``; comes back with the receipt."""
 Receipt: TypeAlias = "tuple[Ticket, ProduceResult | ZmqmqError]"
+
+
+class Leadership(Struct, frozen=True):
+    """Under which epoch this broker leads, and with whom: ``isr`` names the in-sync replicas, itself included."""
+
+    epoch: int
+    isr: tuple[int, ...]
 
 
 class Progress(Struct):
@@ -61,15 +67,38 @@ class PartitionLeader:
     """See the module. Belongs to one thread."""
 
     __slots__ = (
-        "_committed", "_is_fsync", "_receipts", "_seed", "_synced", "_tail", "_undo_producers", "_undo_time_ms", "_written",
-        "bytes_in", "bytes_out", "config", "epochs", "followers", "high_watermark", "image", "last_append_ms", "log_end",
-        "log_start", "messages_in", "messages_out", "next_offset", "node_id", "partition", "producers", "synced_end",
+        "_committed",
+        "_is_fsync",
+        "_receipts",
+        "_seed",
+        "_synced",
+        "_tail",
+        "_undo_producers",
+        "_undo_time_ms",
+        "_written",
+        "bytes_in",
+        "bytes_out",
+        "config",
+        "epochs",
+        "followers",
+        "high_watermark",
+        "last_append_ms",
+        "leadership",
+        "log_end",
+        "log_start",
+        "messages_in",
+        "messages_out",
+        "next_offset",
+        "node_id",
+        "partition",
+        "producers",
+        "synced_end",
     )  # fmt: skip
 
-    def __init__(self, partition: PartitionId, node_id: int, image: PartitionImage, config: TopicConfig, state: LogState) -> None:
+    def __init__(self, partition: PartitionId, node_id: int, leadership: Leadership, config: TopicConfig, state: LogState) -> None:
         self.partition = partition
         self.node_id = node_id
-        self.image = image
+        self.leadership = leadership
         self.followers: dict[int, Progress] = {}
         self.epochs = list(state.epochs)
         self.producers = ProducerStates(state.producers)
@@ -91,7 +120,7 @@ class PartitionLeader:
 
     def __repr__(self) -> str:
         ends = f"start={self.log_start} hw={self.high_watermark} synced={self.synced_end} end={self.log_end}"
-        return f"PartitionLeader({self.partition} epoch={self.image.leader_epoch} {ends})"
+        return f"PartitionLeader({self.partition} epoch={self.leadership.epoch} {ends})"
 
     def set_config(self, config: TopicConfig) -> None:
         self.config = config
@@ -105,15 +134,15 @@ class PartitionLeader:
 
         The batch was checked. Raises what ``ProducerStates.check`` raises, and NotEnoughReplicas.
         """
-        if len(self.image.isr) < self.config.min_insync_replicas:
+        if len(self.leadership.isr) < self.config.min_insync_replicas:
             raise NotEnoughReplicas(
-                f"{self.partition} has {len(self.image.isr)} in-sync replicas, writes need {self.config.min_insync_replicas}",
+                f"{self.partition} has {len(self.leadership.isr)} in-sync replicas, writes need {self.config.min_insync_replicas}",
                 outcome="not_written",
             )
         if self._is_duplicate(header, acks, ticket):
             return None
         self._remember_undo(header.producer_id)
-        epoch = self.image.leader_epoch
+        epoch = self.leadership.epoch
         time_ms = max(wall_ms, self.last_append_ms)
         stamped = stamp(header, data, seed=self._seed, base_offset=self.next_offset, leader_epoch=epoch, append_time_ms=time_ms)
         self._wait(acks, _Waiting(stamped.header.end_offset, ticket, self.next_offset, epoch, time_ms))
@@ -128,7 +157,7 @@ class PartitionLeader:
     def on_written(self) -> bool:
         """Everything given out is written. Tells whether the high watermark moved."""
         if self.next_offset > self.log_end:
-            epoch = self.image.leader_epoch
+            epoch = self.leadership.epoch
             if not self.epochs or self.epochs[-1].epoch < epoch:
                 self.epochs.append(EpochStart(epoch, self.log_end))
         self.log_end = self.next_offset
@@ -266,8 +295,8 @@ class PartitionLeader:
     def _advance(self) -> bool:
         """Move the high watermark as far as it may go, and answer who waited for it."""
         before = self.high_watermark
-        if len(self.image.isr) >= self.config.min_insync_replicas:
-            self.high_watermark = max(before, min(self._safe_end(member) for member in self.image.isr))
+        if len(self.leadership.isr) >= self.config.min_insync_replicas:
+            self.high_watermark = max(before, min(self._safe_end(member) for member in self.leadership.isr))
         self._resolve()
         self._check()
         return self.high_watermark > before
@@ -294,7 +323,7 @@ class PartitionLeader:
         """What is known at this moment, no more."""
         held = int(self.log_end >= waiting.end)
         synced = int(self.synced_end >= waiting.end)
-        for member in self.image.isr:
+        for member in self.leadership.isr:
             progress = self.followers.get(member)
             if member != self.node_id and progress is not None:
                 held += progress.end >= waiting.end

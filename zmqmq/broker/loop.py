@@ -1,0 +1,256 @@
+"""The loop of an open broker: store, machines and threads, and the turn that drives them.
+
+A turn: take the messages that wait, give them to the node, append everything in one call, answer what need
+not wait for the disk; the sync runs in its thread and ends by a wake-up, while the loop goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import resource
+import time
+from typing import TYPE_CHECKING, Final
+
+from zmqmq.broker.clock import SystemClock
+from zmqmq.broker.node import Node, NodeIdentity
+from zmqmq.broker.stats import Gauges
+from zmqmq.broker.storage import Storage
+from zmqmq.broker.summary import SummaryCounter
+from zmqmq.broker.upkeep import Upkeep
+from zmqmq.broker.worker import Worker
+from zmqmq.effects import Append, Effect, Send, Sync
+from zmqmq.errors import InvalidConfig, LogOffline
+from zmqmq.metadata.local import METADATA_CONFIG, LocalLog
+from zmqmq.model import BATCH_BYTES_MAX, METADATA_PARTITION
+from zmqmq.store.store import Store, SyncJob
+from zmqmq.wire import framing
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from zmqmq.broker.config import BrokerConfig
+    from zmqmq.broker.outbox import Now
+    from zmqmq.facts import StartMoved
+    from zmqmq.ports import Buffer, Disk
+    from zmqmq.transport.router import RouterTransport
+    from zmqmq.transport.wakeup import Wakeup
+    from zmqmq.wire.replies import Reply
+
+log: Final = logging.getLogger("zmqmq.broker")
+
+MESSAGES_PER_TURN: Final = 256
+"""Taken before the round is written and answered."""
+WAIT_MS_MAX: Final = 200
+"""The loop turns at least so often, so that /readyz can tell a loop that hangs."""
+START_TIMEOUT_S: Final = 60.0
+CLOSE_TIMEOUT_S: Final = 10.0
+
+
+def open_store(config: BrokerConfig, disk: Disk) -> Store:
+    """Recover the data directory, or make it. Raises what ``Store.open`` raises, and InvalidConfig."""
+    store = Store.open(disk, config.data, clock=SystemClock(), random=random.SystemRandom(), options=config.store, node_id=config.node_id)
+    if store.identity.node_id != config.node_id:
+        store.abandon()
+        raise InvalidConfig(
+            f"node_id = {config.node_id}: the data directory {config.data} belongs to node {store.identity.node_id}",
+            hint=f"use --node-id {store.identity.node_id}, or another directory",
+        )
+    return store
+
+
+class Loop:
+    """Owns the store and its threads; belongs to the broker's thread. Other threads may read ``turned_s`` and ``offline``."""
+
+    def __init__(
+        self, config: BrokerConfig, disk: Disk, store: Store, *, transport: RouterTransport, wakeup: Wakeup, endpoint: str
+    ) -> None:
+        self.store = store
+        self.turned_s = time.monotonic()
+        self._config = config
+        self._clock = SystemClock()
+        self._transport = transport
+        self._wakeup = wakeup
+        self._wants_sync = False
+        self._unsynced_us: int | None = None
+        self._told_offline = False
+        self._syncing_moved: list[StartMoved] = []
+        self._sync_latency = SummaryCounter()
+        store.create(METADATA_PARTITION, METADATA_CONFIG)
+        metadata = LocalLog(config.node_id, store.state(METADATA_PARTITION), self._read_metadata)
+        identity = NodeIdentity(store.identity.cluster_id, config.node_id, store.identity.directory_id, endpoint)
+        self.node = Node(identity, config.limits, logs=store, random=random.SystemRandom(), metadata=metadata, gauges=self._gauges)
+        self._storage = Storage(store, self._send, self.node.on_fetched)
+        self._syncs: Worker[SyncJob] = Worker("zmqmq-sync", wakeup)
+        self._upkeep = Upkeep(store, disk, config.data, wakeup, self.node.partitions.watermark)
+
+    @property
+    def offline(self) -> str:
+        """Why nothing is written any more, or empty."""
+        return self.node.partitions.offline
+
+    def become_ready(self) -> None:
+        """Turn without taking messages until the registration is on disk. Raises what refused it, or LogOffline."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        self.node.start(self._clock.now())
+        while not self.node.is_ready:
+            now = self._clock.now()
+            self._after_jobs(now)
+            self._perform(now)
+            if self.node.start_error is not None:
+                raise self.node.start_error
+            if time.monotonic() > deadline:
+                raise LogOffline(f"the registration did not reach the disk within {START_TIMEOUT_S:.0f} s", hint="look at the disk")
+            if not self.node.is_ready:
+                self._syncs.wait(1.0)
+        self.store.retain_only(list(self.node.partitions.image.topics))
+        self.turned_s = time.monotonic()
+
+    def turn(self) -> None:
+        transport = self._transport
+        messages = transport.receive(MESSAGES_PER_TURN)
+        if not messages:
+            if transport.wait(self._timeout_ms()):
+                self._wakeup.clear()
+            messages = transport.receive(MESSAGES_PER_TURN)
+        now = self._clock.now()
+        self.turned_s = now.us / 1e6
+        for source, frames in messages:
+            self.node.on_message(source, frames, now)
+        self._after_jobs(now)
+        self.node.on_tick(now)
+        self._perform(now)
+
+    def drain(self) -> None:
+        """Answer what waits for the disk; take nothing new. Bounded."""
+        deadline = time.monotonic() + CLOSE_TIMEOUT_S
+        while (self._wants_sync or self._syncs.is_busy) and time.monotonic() < deadline:
+            self._syncs.wait(deadline - time.monotonic())
+            now = self._clock.now()
+            self._after_jobs(now)
+            self._perform(now)
+
+    def close(self, *, is_clean: bool) -> None:
+        """End the threads and the store. Not cleanly: write nothing more, the next open recovers as after a crash."""
+        is_clean = is_clean and not self._syncs.is_busy
+        self._syncs.close(CLOSE_TIMEOUT_S)
+        is_clean = self._upkeep.close(CLOSE_TIMEOUT_S) and is_clean
+        if is_clean:
+            self.store.close()
+        else:
+            self.store.abandon()
+
+    # ── a round ──────────────────────────────────────────────────────────────────────────────────
+
+    def _timeout_ms(self) -> int:
+        now_ms = self._clock.monotonic_ms()
+        deadline = self.node.next_deadline_ms()
+        timeout = WAIT_MS_MAX if deadline is None else max(0, min(deadline - now_ms, WAIT_MS_MAX))
+        if self._unsynced_us is not None and not self._syncs.is_busy:
+            timeout = min(timeout, max(0, self._unsynced_us // 1000 + self._config.replicated_sync_ms - now_ms))
+        return timeout
+
+    def _perform(self, now: Now) -> None:
+        """Everything that the machines ask for, and what follows from it."""
+        while effects := self.node.take_effects(now):
+            self._perform_once(effects, now)
+        if self._transport.has_queued:
+            self._transport.flush()
+        for source in self._transport.take_gone():
+            self.node.on_gone(source)
+        if self.store.offline:
+            self._tell_offline(self.store.offline, now)
+        self._maybe_sync(now)
+        self._upkeep.turn(now)
+
+    def _perform_once(self, effects: list[Effect], now: Now) -> None:
+        appends = [effect for effect in effects if type(effect) is Append]
+        if appends:
+            self._append(appends, now)
+        for effect in effects:
+            kind = type(effect)
+            if isinstance(effect, Send):
+                self._send(effect.target, effect.reply, effect.payload)
+            elif kind is Sync:
+                self._wants_sync = True
+            elif kind is not Append:
+                self._storage.perform(effect)
+        for partition, error in self._storage.take_failed_moves():
+            self.node.on_start_failed(partition, error, now)
+
+    def _append(self, appends: list[Append], now: Now) -> None:
+        written, errors = self._storage.append(appends)
+        if self._unsynced_us is None:
+            self._unsynced_us = now.us
+        now = self._clock.now()
+        self.node.on_appended(written, now)
+        if errors:
+            self.node.on_append_failed(errors, now)
+
+    def _send(self, target: bytes, reply: Reply, payload: Sequence[Buffer]) -> None:
+        self._transport.send(target, framing.encode(reply, payload))
+
+    def _maybe_sync(self, now: Now) -> None:
+        if self._unsynced_us is not None and now.us - self._unsynced_us >= self._config.replicated_sync_ms * 1000:
+            self._wants_sync = True
+        if not self._wants_sync or self._syncs.is_busy:
+            return
+        self._wants_sync = False
+        self._unsynced_us = None
+        self._syncing_moved = self._storage.take_moved()
+        job = self.store.begin_sync()
+        if job is not None:
+            self._syncs.submit(job)
+        elif self._syncing_moved:
+            self.node.on_start_moved(self._syncing_moved, now)
+
+    def _after_jobs(self, now: Now) -> None:
+        """Take in what the threads finished."""
+        done = self._syncs.take_done()
+        if done is not None:
+            self._sync_latency.add(done.elapsed_us)
+            synced = self.store.end_sync(done.job, done.error)
+            if not self.store.offline:
+                self.node.on_synced(synced, now)
+                self.node.on_start_moved(self._syncing_moved, now)
+            self._syncing_moved = []
+        moved = self._upkeep.after_jobs()
+        if moved:
+            self.node.on_start_moved(moved, now)
+        if self._upkeep.lost:
+            self._tell_offline(self._upkeep.lost, now)
+
+    def _tell_offline(self, reason: str, now: Now) -> None:
+        if not self._told_offline:
+            self._told_offline = True
+            log.error("nothing is written any more: %s", reason)
+            self.node.on_offline(reason, now)
+            self._perform(now)
+
+    # ── what the node asks ───────────────────────────────────────────────────────────────────────
+
+    def _read_metadata(self, offset: int, end: int) -> bytes:
+        return self.store.read(METADATA_PARTITION, offset, end, BATCH_BYTES_MAX)
+
+    def _gauges(self) -> Gauges:
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return Gauges(
+            fetch=self._storage.fetch_latency.summary(),
+            sync=self._sync_latency.summary(),
+            disk_free_bytes=self._upkeep.free_bytes(),
+            journal_bytes=self.store.journal_bytes(),
+            checkpoints=self._upkeep.checkpoint_count,
+            cpu_ms=int((usage.ru_utime + usage.ru_stime) * 1000),
+            rss_bytes=_rss_bytes(usage.ru_maxrss),
+            replies_dropped=self._transport.dropped_count,
+        )
+
+
+def _rss_bytes(peak_kib: int) -> int:
+    """Resident memory now; its peak where there is no /proc."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return peak_kib * 1024
