@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import signal
 import socket
+import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from live import SECONDS_MAX, Command, ServeProcess
+from live import COMMAND, SECONDS_MAX, Command, ServeProcess
 
 from zmqmq_cli.main import run
 
@@ -364,3 +368,26 @@ def test_a_data_directory_is_listed_dumped_measured_verified_and_its_indexes_rep
     code, _, said = zmqmq("log", "dump", segment)
     assert code == 1
     assert f"In {segment} at byte " in said
+
+
+def test_on_a_terminal_there_are_headers_and_colour_unless_refused(command: Command) -> None:
+    command("topic", "create", "looked-at", "--if-not-exists")
+    shown = on_a_terminal(command, "topic", "list")
+    assert shown.startswith("\x1b[1mTOPIC ")
+    assert "looked-at" in shown
+    assert on_a_terminal(command, "topic", "list", "--no-color").startswith("TOPIC ")
+    assert on_a_terminal(command, "topc").startswith("\x1b[31mError:\x1b[0m")
+
+
+def on_a_terminal(command: Command, *arguments: str) -> str:
+    ours, theirs = pty.openpty()
+    environment = {name: value for name, value in command.environment.items() if name != "NO_COLOR"}
+    process = subprocess.Popen([*COMMAND, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    shown = b""
+    with suppress(OSError):  # how Linux says that the other side is closed
+        while piece := os.read(ours, 4096):
+            shown += piece
+    os.close(ours)
+    process.wait(SECONDS_MAX)
+    return shown.decode()
