@@ -26,7 +26,7 @@ from zmqmq.client.handles import BatchHandle, Failure, Handle, wait_for
 from zmqmq.client.io_thread import IoThread, monotonic_ms
 from zmqmq.client.routing import Sticky, TopicRoute
 from zmqmq.client.sender import Sender
-from zmqmq.client.serde import Serde, encode_key, encode_raw
+from zmqmq.client.serde import Serde, encode_plain_key, encode_raw
 from zmqmq.errors import BufferFull, ClosedError, DeliveryFailed, InvalidConfig, MessageTooLarge, TimeoutError, ZmqmqError
 from zmqmq.model import SLOT_COUNT
 from zmqmq.topic_config import stored_config
@@ -36,6 +36,9 @@ V_contra = TypeVar("V_contra", contravariant=True)
 
 FAILURES_MAX: Final = 10_000
 """Failures kept one by one for ``flush``; further ones are only counted."""
+
+ERROR_FLUSH_S: Final = 5.0
+"""How long a ``with`` block that ends by an error (or Ctrl-C) waits for what was sent."""
 
 Headers = Mapping[str, bytes]
 _EMPTY: Final = b""
@@ -222,7 +225,7 @@ class Producer(Generic[V]):
     def __init__(self, outbox: Outbox, value: Serde[V], key: Serde[Any] | None, *, max_block: float, on_close: Callable[[], None]) -> None:
         self._outbox = outbox
         self._encode: Callable[[Any], bytes] = value.encode
-        self._encode_key: Callable[[Any], bytes | None] = encode_key if key is None else key.encode
+        self._encode_key: Callable[[Any], bytes | None] = encode_plain_key if key is None else key.encode
         self._max_block = max_block
         self._message_bytes_max = stored_config(outbox.route.config).message_bytes_max
         self._on_close = on_close
@@ -295,9 +298,9 @@ class Producer(Generic[V]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Leaving by an error flushes all the same, but that error is the one that is raised."""
+        """Leaving by an error flushes all the same, for a short time, but that error is the one that is raised."""
         try:
-            self.close()
+            self.close(None if kind is None else ERROR_FLUSH_S)
         except ZmqmqError:
             if kind is None:
                 raise
@@ -398,7 +401,9 @@ def _make_send(
     acquire, release = outbox.lock.acquire, outbox.lock.release
     open_batch = outbox.accumulator.open.get
     is_raw = encode is encode_raw
+    is_plain_key = encode_key is encode_plain_key
     time_ns, overhead = time.time_ns, RECORD_OVERHEAD_BYTES
+    size_max = message_bytes_max + overhead
 
     def send(
         value: Any, *, key: Any = None, headers: Headers | None = None, partition: int | None = None, timestamp: dt.datetime | None = None
@@ -406,13 +411,14 @@ def _make_send(
         data = value if (is_raw and value.__class__ is bytes) or value is None else encode(value)
         size = overhead if data is None else len(data) + overhead
         if key is not None:
-            key = encode_key(key)
+            if not (is_plain_key and key.__class__ is bytes):
+                key = encode_key(key)
             size += len(key)
             if partition is None:
                 partition = outbox.slots[crc32c(key) % SLOT_COUNT]
         if headers is not None:
             headers, size = _checked_headers(headers, size)
-        if size > message_bytes_max + overhead:
+        if size > size_max:
             raise _too_large(outbox.route.name, size - overhead, message_bytes_max)
         now_ms = time_ns() // 1_000_000 if timestamp is None else _milliseconds(timestamp)
         while True:

@@ -88,7 +88,7 @@ def msgpack(type: Any = Any) -> Serde[Any]:
     return Serde(f"msgpack[{_name(type)}]", msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(type).decode)
 
 
-def encode_key(key: Any) -> bytes | None:
+def encode_plain_key(key: Any) -> bytes | None:
     """Without a key serde: bytes as they are, str as UTF-8, None for no key."""
     if key is None or isinstance(key, bytes):
         return key
