@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from zmqmq.batch import HEADER_BYTES, BatchHeader, check_body, check_stamp, parse_header
+from zmqmq.batch import HEADER_BYTES, BatchPlace, check_body, check_place, parse_header
 from zmqmq.errors import CorruptLog, InvalidRecord, UnsupportedVersion
 from zmqmq.store.files import read_range
 
@@ -25,7 +25,7 @@ class Place(NamedTuple):
     """A batch in a segment. ``data[at:]`` begins with it; its body is there only if it was asked for."""
 
     position: int
-    header: BatchHeader
+    header: BatchPlace
     data: bytes
     at: int
 
@@ -39,11 +39,10 @@ def corrupt(path: str, position: int, what: object) -> CorruptLog:
     )
 
 
-def check_batch(data: bytes, at: int, *, path: str, position: int, seed: int, offset: int) -> BatchHeader:
+def check_batch(data: bytes, at: int, *, path: str, position: int, seed: int, offset: int) -> BatchPlace:
     """The header at ``data[at:]``, if it was stamped for this partition and for ``offset`` (-1: any)."""
     try:
-        header = parse_header(data, at)
-        check_stamp(header, data, seed, at)
+        header = check_place(data, at, seed)
     except (InvalidRecord, UnsupportedVersion) as error:
         raise corrupt(path, position, error) from error
     if offset not in (-1, header.base_offset):
@@ -68,8 +67,8 @@ def walk(
                 size = min(max(chunk_bytes, header.length), end - position)
                 data, start, at = read_range(file, size, position), position, 0
             try:
-                check_body(header, data, at)
-            except InvalidRecord as error:
+                check_body(parse_header(data, at), data, at)
+            except (InvalidRecord, UnsupportedVersion) as error:
                 raise corrupt(path, position, error) from error
         yield Place(position, header, data, at)
         position += header.length

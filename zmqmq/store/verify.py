@@ -122,7 +122,7 @@ def batches_of(disk: Disk, path: str) -> Iterator[SegmentBatch]:
     try:
         places = walk(file, path, stamp_seed(partition), position=0, end=file.size(), offset=base, with_bodies=True, chunk_bytes=SCAN_BYTES)
         for place in places:
-            yield SegmentBatch(place.position, place.header, place.data[place.at : place.at + place.header.length])
+            yield SegmentBatch(place.position, parse_header(place.data, place.at), place.data[place.at : place.at + place.header.length])
     except OSError as error:
         raise disk_error(error, f"reading {path}") from error
     finally:
@@ -337,7 +337,7 @@ class _Checker:
         check.segment_count += 1
         try:
             for place in walk(file, path, seed, position=0, end=size, offset=base, with_bodies=True, chunk_bytes=SCAN_BYTES):
-                header = place.header
+                header = parse_header(place.data, place.at)
                 if index.is_due(place.position, indexed):
                     expected.append(IndexEntry(header.base_offset - base, place.position, header.append_time_ms))
                     indexed = place.position
