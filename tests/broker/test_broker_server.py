@@ -34,6 +34,7 @@ from zmqmq.errors import (
 from zmqmq.model import FRAME_BYTES_MAX
 from zmqmq.store.disk import RealDisk, RealFile
 from zmqmq.transport.registry import lease
+from zmqmq.transport.router import PEER_QUEUE_BYTES_MAX, PEER_WINDOW_BYTES
 from zmqmq.wire import framing
 from zmqmq.wire.requests import (
     CreateTopic,
@@ -364,6 +365,19 @@ def test_an_oversized_frame_ends_that_connection_only(broker: Broker, client: Ra
     with RawClient(broker.endpoints[0]) as rude:
         rude.send_frames([framing.PROTOCOL, b"\x93\x0c\x07\x01", b"x" * (FRAME_BYTES_MAX + 1)])
         assert client.call(Ping)
+
+
+def test_a_client_that_reads_no_answers_costs_a_bounded_amount_and_delays_nobody(broker: Broker, client: RawClient) -> None:
+    topic = client.create("big", message_bytes_max="3MiB")
+    client.produce(topic, os.urandom(2 << 20))
+    with RawClient(broker.endpoints[0]) as deaf:
+        for _ in range(60):
+            deaf.send(Fetch, entries=[FetchEntry(topic.topic_id, 0, 0)])
+        wait_for(lambda: client.call(GetStats).errors.get("RepliesDropped", 0) > 0)
+        assert client.call(Ping)
+        assert broker._transport.unread_bytes <= PEER_WINDOW_BYTES + PEER_QUEUE_BYTES_MAX + (3 << 20)
+        assert deaf.receive()[1]
+    wait_for(lambda: client.call(Ping) is not None and broker._transport.unread_bytes == 0)
 
 
 def test_health_is_told_over_http(tmp_path: Path) -> None:

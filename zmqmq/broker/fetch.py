@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from zmqmq.model import PartitionId
 
-FETCH_BYTES_MAX: Final = 64 << 20
+FETCH_BYTES_MAX: Final = 16 << 20
 """Of one answer, whatever the request allows."""
 _STALE_MIN: Final = 64
 

@@ -1,8 +1,9 @@
 """The broker's side of the wire: one ROUTER socket that never blocks and never lets one peer stall another.
 
-What ZeroMQ does not take for a peer at once waits in that peer's own queue, bounded in bytes; beyond the
-bound replies are dropped and counted, and the peer's requests run into their deadlines. A peer that is gone is
-reported once. Owned by one thread.
+ZeroMQ bounds what a peer has not read in messages, which may be large; so large frames are tracked until they
+left, and beyond a window of bytes, or when ZeroMQ takes no more, replies wait in the peer's own queue, bounded
+in bytes too. Beyond that bound they are dropped and counted, and the peer's requests run into their deadlines.
+A peer that is gone is reported once. Owned by one thread.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ from zmqmq.transport.sockets import GONE, Context, new_context, new_router
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+PEER_WINDOW_BYTES: Final = 16 << 20
+"""Large frames handed to ZeroMQ that have not left yet; one more message is always taken when there are none."""
 PEER_QUEUE_BYTES_MAX: Final = 32 << 20
 QUEUES_BYTES_MAX: Final = 256 << 20
-"""Of all peers together."""
+"""Of all peers together, windows and queues."""
+_TRACK_FROM_BYTES: Final = 64 << 10
+"""pyzmq copies smaller frames, so that there is nothing to track; the number of messages bounds them."""
 FRAMES_MAX: Final = 4096 + 3
 """Frames kept of one message; one with more is not ours, and the machine says so."""
 RETRY_MS: Final = 5
@@ -34,6 +39,25 @@ CLOSE_LINGER_MS: Final = 250
 _VIEW_FROM_BYTES: Final = 16 << 10
 """Smaller frames are copied: a view keeps the whole message alive and costs more to make."""
 _SEND_MORE: Final = zmq.SNDMORE | zmq.NOBLOCK
+
+
+class _Peer:
+    """What a peer has not read yet: ``window`` is with ZeroMQ, ``queue`` is here."""
+
+    __slots__ = ("queue", "queue_bytes", "window", "window_bytes")
+
+    def __init__(self) -> None:
+        self.queue: deque[Sequence[Buffer]] = deque()
+        self.queue_bytes = 0
+        self.window: deque[tuple[zmq.MessageTracker, int]] = deque()
+        self.window_bytes = 0
+
+    def prune(self) -> int:
+        """Forget what left; its bytes."""
+        before = self.window_bytes
+        while self.window and self.window[0][0].done:
+            self.window_bytes -= self.window.popleft()[1]
+        return before - self.window_bytes
 
 
 class RouterTransport:
@@ -47,8 +71,9 @@ class RouterTransport:
         self._socket = new_router(self._context)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
-        self._queues: dict[bytes, deque[Sequence[Buffer]]] = {}
-        self._queue_bytes: dict[bytes, int] = {}
+        self._peers: dict[bytes, _Peer] = {}
+        """Only those that have something unread."""
+        self._unread_bytes = 0
         self._gone: list[bytes] = []
         self._closed = False
 
@@ -76,7 +101,7 @@ class RouterTransport:
 
     def wait(self, timeout_ms: int) -> bool:
         """Sleep until there is a message, a watched descriptor is readable (then True), or the time is over."""
-        ready = self._poller.poll(min(timeout_ms, RETRY_MS) if self._queues else timeout_ms)
+        ready = self._poller.poll(min(timeout_ms, RETRY_MS) if self.has_queued else timeout_ms)
         return any(socket is not self._socket for socket, _ in ready)
 
     def receive(self, count_max: int) -> list[tuple[bytes, list[Buffer]]]:
@@ -100,7 +125,8 @@ class RouterTransport:
 
     def send(self, target: bytes, frames: Sequence[Buffer]) -> bool:
         """False when the peer is gone or its queue is full. Frames must not change afterwards."""
-        if target in self._queues:
+        peer = self._peers.get(target)
+        if peer is not None and (peer.queue or not self._has_room(peer)):
             return self._queue(target, frames)
         try:
             self._send(target, frames)
@@ -113,8 +139,8 @@ class RouterTransport:
 
     def flush(self) -> None:
         """Try the peers again that did not take their replies."""
-        for target in list(self._queues):
-            self._flush_one(target)
+        for target, peer in list(self._peers.items()):
+            self._flush_one(target, peer)
 
     def take_gone(self) -> list[bytes]:
         gone, self._gone = self._gone, []
@@ -122,7 +148,13 @@ class RouterTransport:
 
     @property
     def has_queued(self) -> bool:
-        return bool(self._queues)
+        """Something waits: ``flush`` soon."""
+        return bool(self._peers)
+
+    @property
+    def unread_bytes(self) -> int:
+        """What all peers together have not taken, as far as it is tracked."""
+        return self._unread_bytes
 
     def close(self) -> None:
         """Stop listening. What was handed to ZeroMQ has CLOSE_LINGER_MS to leave."""
@@ -143,33 +175,55 @@ class RouterTransport:
         send(target, _SEND_MORE)
         last = len(frames) - 1
         for i, frame in enumerate(frames):
-            send(frame, _SEND_MORE if i < last else zmq.NOBLOCK, copy=False)
+            flags = _SEND_MORE if i < last else zmq.NOBLOCK
+            size = len(frame)
+            if size < _TRACK_FROM_BYTES:
+                send(frame, flags)
+            else:
+                self._track(target, send(frame, flags, copy=False, track=True), size)
+
+    def _track(self, target: bytes, tracker: zmq.MessageTracker, size: int) -> None:
+        peer = self._peers.setdefault(target, _Peer())
+        peer.window.append((tracker, size))
+        peer.window_bytes += size
+        self._unread_bytes += size
+
+    def _has_room(self, peer: _Peer) -> bool:
+        self._unread_bytes -= peer.prune()
+        return peer.window_bytes < PEER_WINDOW_BYTES
 
     def _queue(self, target: bytes, frames: Sequence[Buffer]) -> bool:
         size = sum(map(len, frames))
-        queued = self._queue_bytes.get(target, 0)
-        if queued + size > PEER_QUEUE_BYTES_MAX or sum(self._queue_bytes.values()) + size > QUEUES_BYTES_MAX:
+        queued = self._peers[target].queue_bytes if target in self._peers else 0
+        if queued + size > PEER_QUEUE_BYTES_MAX or self._unread_bytes + size > QUEUES_BYTES_MAX:
             self.dropped_count += 1
             return False
-        self._queues.setdefault(target, deque()).append(frames)
-        self._queue_bytes[target] = queued + size
+        peer = self._peers.setdefault(target, _Peer())
+        peer.queue.append(frames)
+        peer.queue_bytes += size
+        self._unread_bytes += size
         return True
 
-    def _flush_one(self, target: bytes) -> None:
-        queue = self._queues[target]
+    def _flush_one(self, target: bytes, peer: _Peer) -> None:
         try:
-            while queue:
-                self._send(target, queue[0])
-                self._queue_bytes[target] -= sum(map(len, queue.popleft()))
+            while self._has_room(peer) and peer.queue:
+                self._send(target, peer.queue[0])
+                size = sum(map(len, peer.queue.popleft()))
+                peer.queue_bytes -= size
+                self._unread_bytes -= size
         except zmq.Again:
             return
         except zmq.ZMQError as error:
             self._on_error(target, error)
-        self._queues.pop(target, None)
-        self._queue_bytes.pop(target, None)
+            return
+        if not peer.queue and not peer.window:
+            del self._peers[target]
 
     def _on_error(self, target: bytes, error: zmq.ZMQError) -> None:
         if error.errno not in GONE:
             raise error
+        peer = self._peers.pop(target, None)
+        if peer is not None:
+            self._unread_bytes -= peer.window_bytes + peer.queue_bytes
         self._gone.append(target)
         self.dropped_count += 1
