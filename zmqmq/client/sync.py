@@ -38,7 +38,8 @@ from zmqmq.client.core import ClientCore
 from zmqmq.client.fetcher import BUFFER_BYTES_MAX, Fetcher
 from zmqmq.client.handles import BatchHandle, Failure, Handle
 from zmqmq.client.io_thread import IoThread
-from zmqmq.client.producer import Headers, Outbox, Producer
+from zmqmq.client.outbox import Outbox
+from zmqmq.client.producer import Headers, Producer
 from zmqmq.client.reader import Inbox, Reader, stop_on_signals
 from zmqmq.client.routing import route_of
 from zmqmq.client.sender import Sender
