@@ -364,8 +364,9 @@ def test_a_stale_slot_table_is_refused() -> None:
 def test_acks_0_is_never_answered_and_gives_its_bytes_back() -> None:
     world = World(BrokerLimits(in_flight_bytes_max=4 << 20))
     topic_id = world.create()
+    data = make_batch(random.Random(1).randbytes(200_000))
     for _ in range(50):
-        assert world.produce(topic_id, make_batch(b"x" * 200_000), acks=0) is None
+        assert world.produce(topic_id, data, acks=0) is None
     assert world.produce(topic_id).base_offset == 50
 
 
@@ -428,6 +429,21 @@ def test_a_fetch_waits_for_the_watermark_not_for_the_write() -> None:
     world.perform()
     (answer,) = world.performed(AnswerFetch)
     assert (answer.ranges[0].offset, answer.ranges[0].end) == (0, 1)
+
+
+def test_a_reader_never_sees_what_is_written_but_not_committed() -> None:
+    world = World()
+    topic_id = world.create()
+    world.produce(topic_id)
+    world.syncs_at_once = False
+    world.send(Produce, (make_batch(b"v"),), entries=[ProduceEntry(topic_id, 0)])
+    world.perform()
+    assert world.ask(Fetch, wait_ms_max=1000, entries=[FetchEntry(topic_id, 0, 1)]) is None
+    assert world.performed(AnswerFetch) == []
+    world.send(Fetch, entries=[FetchEntry(topic_id, 0, 0)])
+    world.perform()
+    (answer,) = world.performed(AnswerFetch)
+    assert (answer.ranges[0].end, answer.ranges[0].result.high_watermark) == (1, 1)
 
 
 def test_a_fetch_that_finds_nothing_is_answered_at_its_deadline() -> None:
