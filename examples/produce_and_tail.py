@@ -1,7 +1,7 @@
 """Produce a few lines and read them back, from a broker that runs elsewhere.
 
-    zmqmq serve &
-    python examples/produce_and_tail.py            # or give its address: tcp://127.0.0.1:5570
+zmqmq serve &
+python examples/produce_and_tail.py            # or give its address: tcp://127.0.0.1:5570
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A topic of typed values: what goes in is checked by mypy, what comes out is an Order.
 
-    python examples/typed_topic.py
+python examples/typed_topic.py
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The bytes of every file but the segments (those hold batches): pure functions, no files.
 
-The constants and structs below are the format: they must not change. ``docs/spec/store.md`` has the tables.
+The constants and structs below are the format: they must not change. ``docs/spec/storage.md`` has the tables.
 All numbers are little-endian.
 """
 
