@@ -67,13 +67,13 @@ def send_many(address: str, topic: str, records: int) -> float:
         return records / (time.perf_counter() - started)
 
 
-def send(address: str, topic: str, records: int, keyed: bool) -> float:
+def send(address: str, topic: str, records: int, how: str) -> float:
     values = json_values(CHUNK)
     keys = [b"key-%d" % (number % KEYS) for number in range(CHUNK)]
     with zmqmq.Client(address) as mq, mq.producer(topic) as out:
         started = time.perf_counter()
         for _ in range(records // CHUNK):
-            if keyed:
+            if how == "keyed":
                 for value, key in zip(values, keys, strict=True):
                     out.send(value, key=key)
             else:
@@ -83,12 +83,12 @@ def send(address: str, topic: str, records: int, keyed: bool) -> float:
         return records / (time.perf_counter() - started)
 
 
-def consume(address: str, topic: str, by_batches: bool) -> float:
+def consume(address: str, topic: str, how: str) -> float:
     with zmqmq.Client(address) as mq:
         started = time.perf_counter()
         count = 0
         with mq.reader(topic, stop=zmqmq.Offset.END) as reader:
-            if by_batches:
+            if how == "batches":
                 for batch in reader.batches(max_messages=100_000):
                     count += len(batch)
             else:
@@ -162,11 +162,11 @@ def one_run(records: int, wanted: set[str]) -> dict[str, float]:
             if "send_many" in wanted or "consume" in wanted:
                 figures[f"send_many {durability}"] = in_process(send_many, address, topic("many"), records)
             if "consume" in wanted and durability == "fsync":
-                figures["consume batches()"] = in_process(consume, address, "many", True)
-                figures["consume for"] = in_process(consume, address, "many", False)
+                figures["consume batches()"] = in_process(consume, address, "many", "batches")
+                figures["consume for"] = in_process(consume, address, "many", "one by one")
             if "send" in wanted:
-                figures[f"send {durability}"] = in_process(send, address, topic("one"), records // 3, False)
-                figures[f"send keyed, 4 partitions, {durability}"] = in_process(send, address, topic("keyed", 4), records // 3, True)
+                figures[f"send {durability}"] = in_process(send, address, topic("one"), records // 3, "unkeyed")
+                figures[f"send keyed, 4 partitions, {durability}"] = in_process(send, address, topic("keyed", 4), records // 3, "keyed")
             if "latency" in wanted:
                 for name, value in in_process(receipt_latency, address, topic("receipt")).items():
                     figures[f"receipt ms {name} {durability}"] = value
