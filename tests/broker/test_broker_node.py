@@ -528,7 +528,7 @@ def test_offsets_are_answered_in_the_order_of_the_questions() -> None:
     assert effect.results[1] is None
 
 
-def test_deleted_records_are_gone_at_once_and_answered_when_that_is_on_disk() -> None:
+def test_deleted_records_are_gone_when_the_store_has_it_and_answered_when_the_disk_has() -> None:
     world = World()
     topic_id = world.create()
     world.produce(topic_id, make_batch(b"a", b"b"))
@@ -537,9 +537,11 @@ def test_deleted_records_are_gone_at_once_and_answered_when_that_is_on_disk() ->
     world.perform()
     assert world.performed(MoveLogStart) == [MoveLogStart(partition, 2)]
     assert world.reply(number) is None
+    world.node.on_start_moved(StartMoved(partition, 2))
     (result,) = world.ask(Fetch, entries=[FetchEntry(topic_id, 0, 0)]).results
     assert isinstance(framing.raised(result.error), DataLost)
-    world.node.on_start_moved([StartMoved(partition, 2)], world.now)
+    assert world.reply(number) is None
+    world.node.on_start_synced([StartMoved(partition, 2)], world.now)
     world.perform()
     assert world.reply(number).results[0].log_start == 2
 

@@ -293,6 +293,18 @@ def test_retention_by_time_seals_and_removes_what_is_old(store: Store) -> None:
     assert append(store, 30)
 
 
+def test_a_log_start_that_finds_no_room_in_the_journal_changes_nothing(disk: SimDisk, store: Store) -> None:
+    for number in range(30):
+        append(store, number)
+    sync(store)
+    disk.faults = [Fault("pwritev", path="journal", error=errno.ENOSPC)]
+    with pytest.raises(DiskFull):
+        store.move_log_start(WHERE, 17)
+    assert store.state(WHERE).log_start == 0
+    store.move_log_start(WHERE, 17)
+    assert store.state(WHERE).log_start == 17
+
+
 def test_deleted_records_stay_deleted_over_a_power_cut(disk: SimDisk, store: Store) -> None:
     for number in range(30):
         append(store, number)

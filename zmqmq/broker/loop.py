@@ -81,7 +81,7 @@ class Loop:
         metadata = LocalLog(config.node_id, store.state(METADATA_PARTITION), self._read_metadata)
         identity = NodeIdentity(store.identity.cluster_id, config.node_id, store.identity.directory_id, endpoint)
         self.node = Node(identity, config.limits, logs=store, random=random.SystemRandom(), metadata=metadata, gauges=self._gauges)
-        self._storage = Storage(store, self._send, self.node.on_fetched)
+        self._storage = Storage(store, self._send, self.node.on_fetched, self.node.on_start_moved)
         self._syncs: Worker[SyncJob] = Worker("zmqmq-sync", wakeup)
         self._upkeep = Upkeep(store, disk, config.data, wakeup, self.node.partitions.watermark)
 
@@ -203,7 +203,7 @@ class Loop:
         if job is not None:
             self._syncs.submit(job)
         elif self._syncing_moved:
-            self.node.on_start_moved(self._syncing_moved, now)
+            self.node.on_start_synced(self._syncing_moved, now)
 
     def _after_jobs(self, now: Now) -> None:
         """Take in what the threads finished."""
@@ -213,11 +213,10 @@ class Loop:
             synced = self.store.end_sync(done.job, done.error)
             if not self.store.offline:
                 self.node.on_synced(synced, now)
-                self.node.on_start_moved(self._syncing_moved, now)
+                self.node.on_start_synced(self._syncing_moved, now)
             self._syncing_moved = []
-        moved = self._upkeep.after_jobs()
-        if moved:
-            self.node.on_start_moved(moved, now)
+        for moved in self._upkeep.after_jobs():
+            self.node.on_start_moved(moved)
         if self._upkeep.lost:
             self._tell_offline(self._upkeep.lost, now)
 

@@ -162,10 +162,14 @@ class Node:
                 self.partitions.on_synced(fact)
         self._settle(now)
 
-    def on_start_moved(self, moved: Sequence[StartMoved], now: Now) -> None:
-        """New log starts are on disk, asked for or found by retention."""
+    def on_start_moved(self, moved: StartMoved) -> None:
+        """Records are gone for readers, asked for or by retention; a crash may still bring them back."""
+        self._records.on_start_moved(moved)
+
+    def on_start_synced(self, moved: Sequence[StartMoved], now: Now) -> None:
+        """New log starts that were asked for are on disk."""
         for fact in moved:
-            self._records.on_start_moved(fact)
+            self._records.on_start_synced(fact)
         self._settle(now)
 
     def on_start_failed(self, partition: PartitionId, error: ZmqmqError, now: Now) -> None:

@@ -33,7 +33,7 @@ class _Pending:
 
 
 class RecordsDesk:
-    """See the module. A moved log start shows at once and is answered when it is on disk."""
+    """See the module. A new log start shows as soon as the store has it, and is answered when it is on disk."""
 
     def __init__(self, limits: BrokerLimits, partitions: Partitions, outbox: Outbox) -> None:
         self._limits = limits
@@ -72,10 +72,12 @@ class RecordsDesk:
         )
 
     def on_start_moved(self, moved: StartMoved) -> None:
-        """The new log start is on disk; retention's come this way too."""
         leader = self._partitions.opened(moved.partition)
         if leader is not None:
             leader.move_start(moved.log_start)
+
+    def on_start_synced(self, moved: StartMoved) -> None:
+        """A log start that was asked for is on disk. Retention's never come this way: nobody waits for them."""
         waiting = self._waiting.pop(moved.partition, [])
         for target, pending, index in waiting:
             if target <= moved.log_start:
@@ -103,7 +105,6 @@ class RecordsDesk:
                 log_start=leader.log_start, log_end=leader.log_end, hint="name an offset up to the high watermark, or -1 for all",
             )  # fmt: skip
         target = max(target, leader.log_start)
-        leader.move_start(target)
         self._waiting.setdefault(leader.partition, []).append((target, pending, index))
         self._outbox.effects.append(MoveLogStart(leader.partition, target))
         self._outbox.wants_sync = True

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     SendReply = Callable[[bytes, Reply, Sequence[Buffer]], None]
     OnFetched = Callable[[PartitionId, int, int], None]
+    OnStartMoved = Callable[[StartMoved], None]
 
 log: Final = logging.getLogger("zmqmq.broker")
 _LENGTH: Final = struct.Struct("<I")
@@ -39,13 +40,14 @@ _LENGTH_POSITION: Final = 4
 class Storage:
     """See the module. Belongs to the loop's thread."""
 
-    def __init__(self, store: Store, send: SendReply, on_fetched: OnFetched) -> None:
+    def __init__(self, store: Store, send: SendReply, on_fetched: OnFetched, on_start_moved: OnStartMoved) -> None:
         self.fetch_latency = SummaryCounter()
         self._moved: list[StartMoved] = []
         self._failed_moves: list[tuple[PartitionId, ZmqmqError]] = []
         self._store = store
         self._send = send
         self._on_fetched = on_fetched
+        self._on_start_moved = on_start_moved
 
     def append(self, appends: Sequence[Append]) -> tuple[list[PartitionId], dict[PartitionId, ZmqmqError]]:
         """The partitions that were written, and the others with their errors."""
@@ -83,7 +85,9 @@ class Storage:
         except ZmqmqError as error:
             self._failed_moves.append((effect.partition, error))
         else:
-            self._moved.append(StartMoved(effect.partition, effect.log_start))
+            moved = StartMoved(effect.partition, effect.log_start)
+            self._on_start_moved(moved)
+            self._moved.append(moved)
 
     def _delete(self, topic_id: bytes) -> None:
         """The topic is gone already; files that stay behind are removed by the next open."""

@@ -94,8 +94,6 @@ class Store:
         self._clock = clock
         self._options = options
         self._unsynced: dict[PartitionId, None] = {}
-        self._log_starts: dict[PartitionId, int] = {}
-        """Moved log starts that are not in the journal yet."""
         self._schedule = Schedule()
         self._size_bytes = sum(log.size_bytes for log in self._logs.values())
         self._is_syncing = False
@@ -184,7 +182,6 @@ class Store:
             log = self._logs.pop(partition)
             self._size_bytes -= log.size_bytes
             self._unsynced.pop(partition, None)
-            self._log_starts.pop(partition, None)
         self._has_changed = True
         self._volume.forget_directory(topic_directory(self._volume.root, topic_id))
         try:
@@ -233,27 +230,32 @@ class Store:
         return failed
 
     def move_log_start(self, partition: PartitionId, log_start: int) -> None:
-        """Records before ``log_start`` are gone for readers now, durably after the next sync. Raises DiskFull, LogOffline, CorruptLog."""
+        """Records before ``log_start`` are gone for readers now, durably after the next sync.
+
+        Raises DiskFull, Throttled, LogOffline, CorruptLog.
+        """
         log = self._log(partition)
         if self.offline:
             raise self._offline_error()
         log.check_in_service()
+        log_start = min(log_start, log.log_end)
+        if log_start <= log.log_start:
+            return
+        refusal = self._write_journal([], (partition, log_start))
+        if refusal is not None:
+            raise refusal
         before = log.size_bytes
         try:
-            log.move_log_start(min(log_start, log.log_end))
+            log.move_log_start(log_start)
         except OSError as error:
             raise disk_error(error, f"moving the log start of {partition}") from error
         self._size_bytes += log.size_bytes - before
-        self._log_starts[partition] = log.log_start
-        self._has_changed = True
 
     def begin_sync(self) -> SyncJob | None:
         """A job that makes everything written so far durable; None if it is. One at a time."""
         assert not self._is_syncing
         if self.offline:
             return None
-        if self._log_starts:
-            self._write_journal([])
         if not self._journal.has_unsynced:
             return None
         files, sequence = self._journal.begin_sync()
@@ -311,8 +313,10 @@ class Store:
             log.offline = f"its segment could not be written: {error.strerror or error}"
         return disk_error(error, f"writing {log.id}")
 
-    def _write_journal(self, written: list[tuple[PartitionLog, list[StampedBatch], Mark]]) -> ZmqmqError | None:
-        """One entry for the round and for the log starts that wait; then the round counts. Else it is taken back."""
+    def _write_journal(
+        self, written: list[tuple[PartitionLog, list[StampedBatch], Mark]], log_start: tuple[PartitionId, int] | None = None
+    ) -> ZmqmqError | None:
+        """One entry for the round, or for a new log start; then it counts. Else it is taken back."""
         items: list[Buffer] = []
         length = 0
         for log, batches, _ in written:
@@ -321,14 +325,13 @@ class Store:
             for batch in batches:
                 items.extend(batch.buffers)
             length += formats.ITEM_HEADER_BYTES + size
-        for partition, log_start in self._log_starts.items():
-            items.append(formats.encode_log_start(partition, log_start))
+        if log_start is not None:
+            items.append(formats.encode_log_start(*log_start))
             length += len(items[-1])
         try:
-            self._journal.write(items, length=length, item_count=len(written) + len(self._log_starts))
+            self._journal.write(items, length=length, item_count=len(written) + (log_start is not None))
         except (OSError, ZmqmqError) as error:
             return self._take_back(written, error)
-        self._log_starts = {}
         self._has_changed = True
         for log, batches, mark in written:
             was_empty = mark.position == 0 or log.base != mark.base
@@ -477,8 +480,6 @@ class Store:
             log.fail(error)
             return False
         self._size_bytes += log.size_bytes - before
-        if has_moved:
-            self._log_starts[log.id] = log.log_start
         self._has_changed = True
         return has_moved
 
