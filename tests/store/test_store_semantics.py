@@ -305,6 +305,18 @@ def test_a_log_start_that_finds_no_room_in_the_journal_changes_nothing(disk: Sim
     assert store.state(WHERE).log_start == 17
 
 
+def test_a_deletion_behind_retention_is_durable_by_itself(disk: SimDisk, store: Store) -> None:
+    for number in range(60):
+        append(store, number)
+    sync(store)
+    store.create(WHERE, TopicConfig(segment_bytes=4096, retention_bytes=8192))
+    (moved,) = store.maintain(5_000, {WHERE: 60})
+    store.move_log_start(WHERE, 1)
+    sync(store)
+    disk.crash("all")
+    assert open_store(disk).state(WHERE).log_start == moved.log_start
+
+
 def test_deleted_records_stay_deleted_over_a_power_cut(disk: SimDisk, store: Store) -> None:
     for number in range(30):
         append(store, number)

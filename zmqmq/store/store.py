@@ -238,9 +238,8 @@ class Store:
         if self.offline:
             raise self._offline_error()
         log.check_in_service()
-        log_start = min(log_start, log.log_end)
-        if log_start <= log.log_start:
-            return
+        # Retention may have moved it this far already, without a word in the journal.
+        log_start = max(min(log_start, log.log_end), log.log_start)
         refusal = self._write_journal([], (partition, log_start))
         if refusal is not None:
             raise refusal
