@@ -23,7 +23,7 @@ from msgspec import Struct
 
 from zmqmq import compression
 from zmqmq.errors import InvalidRecord, UnsupportedVersion
-from zmqmq.model import BATCH_BYTES_MAX, UNCOMPRESSED_BYTES_MAX, PartitionId
+from zmqmq.model import BATCH_BYTES_MAX, BATCH_RECORDS_MAX, UNCOMPRESSED_BYTES_MAX, PartitionId
 from zmqmq.ports import Buffer
 
 if TYPE_CHECKING:
@@ -227,6 +227,8 @@ def parse_header(data: Buffer, position: int = 0) -> BatchHeader:
         raise InvalidRecord(f"batch length {length} is not in {HEADER_BYTES + 1}..{BATCH_BYTES_MAX}")
     if record_count != last_offset_delta + 1 or record_count == 0:
         raise InvalidRecord(f"batch has {record_count} records and last offset delta {last_offset_delta}")
+    if record_count > BATCH_RECORDS_MAX:
+        raise InvalidRecord(f"batch has {record_count} records, the limit is {BATCH_RECORDS_MAX}")
     if uncompressed_bytes > UNCOMPRESSED_BYTES_MAX:
         raise InvalidRecord(f"batch would decompress to {uncompressed_bytes} bytes, the limit is {UNCOMPRESSED_BYTES_MAX}")
     if attributes & ~_ATTRIBUTES_KNOWN or reserved_stamp or reserved_body or attributes & CODEC_MASK > CODEC_ZSTD:

@@ -22,6 +22,8 @@ PARTITIONS_MAX: Final = 1024
 
 BATCH_BYTES_MAX: Final = 4 << 20
 MESSAGE_BYTES_MAX: Final = 1 << 20
+BATCH_RECORDS_MAX: Final = 1 << 18
+"""A record costs a reader some hundred bytes, and its producer next to nothing once compressed."""
 UNCOMPRESSED_BYTES_MAX: Final = 32 << 20
 FRAME_BYTES_MAX: Final = 8 << 20
 """Largest ZeroMQ frame: a fetch answer holds a whole batch beyond its own limit if it has to."""

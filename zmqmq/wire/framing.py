@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from zmqmq.errors import RemoteProtocolError, UnsupportedVersion, ZmqmqError, from_wire
+from zmqmq.model import FRAME_BYTES_MAX
 from zmqmq.ports import Buffer
 from zmqmq.wire.replies import ErrorReply, Fault, Reply
 from zmqmq.wire.requests import PROTOCOL_VERSION, Request
@@ -23,6 +24,7 @@ PROTOCOL: Final = b"zmqmq\x00" + bytes([PROTOCOL_VERSION])
 """First frame of every message: name, NUL, version. Must not change but for the version."""
 
 HEADER_BYTES_MAX: Final = 1 << 20
+"""Of a request. A reply may describe every topic of a cluster: it is bounded by the frame."""
 PAYLOAD_FRAMES_MAX: Final = 4096
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -47,7 +49,7 @@ def encode(header: Request | Reply, payload: Sequence[Buffer] = ()) -> list[Buff
 
 def decode_request(frames: Sequence[Buffer]) -> tuple[Request, Sequence[Buffer]]:
     """The request and its payload frames. Raises UnsupportedVersion or RemoteProtocolError."""
-    header = _header(frames)
+    header = _header(frames, HEADER_BYTES_MAX)
     try:
         return _decode_request(header), frames[2:]
     except _MALFORMED as error:
@@ -56,7 +58,7 @@ def decode_request(frames: Sequence[Buffer]) -> tuple[Request, Sequence[Buffer]]
 
 def decode_reply(frames: Sequence[Buffer]) -> tuple[Reply, Sequence[Buffer]]:
     """The reply and its payload frames. Raises UnsupportedVersion or RemoteProtocolError."""
-    header = _header(frames)
+    header = _header(frames, FRAME_BYTES_MAX)
     try:
         return _decode_reply(header), frames[2:]
     except _MALFORMED as error:
@@ -71,7 +73,7 @@ def correlation_id(frames: Sequence[Buffer]) -> int:
         return 0
 
 
-def _header(frames: Sequence[Buffer]) -> Buffer:
+def _header(frames: Sequence[Buffer], bytes_max: int) -> Buffer:
     if len(frames) < 2:
         raise RemoteProtocolError(f"message has {len(frames)} frames, at least 2 are needed")
     protocol = bytes(frames[0][: len(PROTOCOL)])
@@ -82,8 +84,8 @@ def _header(frames: Sequence[Buffer]) -> Buffer:
                 hint="upgrade the older side",
             )
         raise RemoteProtocolError("message is not zmqmq's: its first frame is not the protocol name")
-    if len(frames[1]) > HEADER_BYTES_MAX:
-        raise RemoteProtocolError(f"message header has {len(frames[1])} bytes, the limit is {HEADER_BYTES_MAX}")
+    if len(frames[1]) > bytes_max:
+        raise RemoteProtocolError(f"message header has {len(frames[1])} bytes, the limit is {bytes_max}")
     if len(frames) - 2 > PAYLOAD_FRAMES_MAX:
         raise RemoteProtocolError(f"message has {len(frames) - 2} payload frames, the limit is {PAYLOAD_FRAMES_MAX}")
     return frames[1]
