@@ -61,6 +61,8 @@ _RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "limits.fetch_wait_ms_max": (1, 3_600_000),
     "limits.fetches_waiting_max": (1, _MILLION),
     "limits.connection_fetches_waiting_max": (1, 65_536),
+    "limits.entries_waiting_max": (1, 10 * _MILLION),
+    "limits.connection_entries_waiting_max": (1, 10 * _MILLION),
     "limits.topics_max": (1, _MILLION),
     "limits.partitions_max": (1, _MILLION),
     "limits.topic_partitions_max": (1, 1024),

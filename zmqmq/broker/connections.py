@@ -11,9 +11,10 @@ from zmqmq.errors import RemoteProtocolError, Throttled
 
 
 class Connection:
-    """One peer. ``in_flight_bytes``: produced batches without an answer; ``fetches_waiting``: its parked fetches."""
+    """One peer. ``in_flight_bytes``: produced batches without an answer; ``fetches_waiting``: its parked fetches,
+    ``entries_waiting``: the partitions in them."""
 
-    __slots__ = ("client_id", "fetches_waiting", "in_flight_bytes", "seen_ms", "software", "source")
+    __slots__ = ("client_id", "entries_waiting", "fetches_waiting", "in_flight_bytes", "seen_ms", "software", "source")
 
     def __init__(self, source: bytes, client_id: str, software: str) -> None:
         self.source = source
@@ -21,6 +22,7 @@ class Connection:
         self.software = software
         self.in_flight_bytes = 0
         self.fetches_waiting = 0
+        self.entries_waiting = 0
         self.seen_ms = 0
 
     def __repr__(self) -> str:

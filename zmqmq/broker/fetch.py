@@ -2,7 +2,7 @@
 
 A fetch that finds nothing waits in the purgatory, under each of its partitions, until a watermark moves or
 its deadline comes. Invariants: a waiting fetch stands under all of its partitions or under none; their
-number is bounded in all and per connection.
+number, and that of their entries, is bounded in all and per connection.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class FetchDesk:
         self._outbox = outbox
         self._number = 0
         self._waiting: dict[int, _Waiting] = {}
+        self._entries_waiting = 0
         self._by_partition: dict[tuple[bytes, int], dict[int, _Waiting]] = {}
         self._deadlines: list[tuple[int, int, _Waiting]] = []
 
@@ -143,24 +144,39 @@ class FetchDesk:
         )
 
     def _park(self, connection: Connection, request: Fetch, now: Now) -> None:
+        self._check_room(connection, len(request.entries))
         limits = self._limits
-        if connection.fetches_waiting >= limits.connection_fetches_waiting_max or len(self._waiting) >= limits.fetches_waiting_max:
-            raise Throttled(
-                f"{connection.fetches_waiting} fetches of the connection and {len(self._waiting)} in all wait already",
-                retry_after_ms=RETRY_AFTER_MS,
-                hint="wait for answers before fetching again",
-            )
         self._number += 1
         deadline_ms = now.ms + min(request.wait_ms_max, limits.fetch_wait_ms_max)
         waiting = self._waiting[self._number] = _Waiting(self._number, connection, request, deadline_ms, now.us)
         connection.fetches_waiting += 1
+        connection.entries_waiting += len(request.entries)
+        self._entries_waiting += len(request.entries)
         for entry in request.entries:
             self._by_partition.setdefault((entry.topic_id, entry.partition), {})[waiting.number] = waiting
         heapq.heappush(self._deadlines, (deadline_ms, waiting.number, waiting))
 
+    def _check_room(self, connection: Connection, entry_count: int) -> None:
+        """One fetch may wait on a connection that has none, whatever its size."""
+        limits = self._limits
+        if (
+            connection.fetches_waiting >= limits.connection_fetches_waiting_max
+            or len(self._waiting) >= limits.fetches_waiting_max
+            or (connection.fetches_waiting and connection.entries_waiting + entry_count > limits.connection_entries_waiting_max)
+            or (self._waiting and self._entries_waiting + entry_count > limits.entries_waiting_max)
+        ):
+            raise Throttled(
+                f"{connection.fetches_waiting} fetches for {connection.entries_waiting} partitions of the connection, and "
+                f"{len(self._waiting)} for {self._entries_waiting} in all, wait already",
+                retry_after_ms=RETRY_AFTER_MS,
+                hint="wait for answers before fetching again",
+            )
+
     def _release(self, waiting: _Waiting) -> None:
         waiting.is_done = True
         waiting.connection.fetches_waiting -= 1
+        waiting.connection.entries_waiting -= len(waiting.request.entries)
+        self._entries_waiting -= len(waiting.request.entries)
         del self._waiting[waiting.number]
         for entry in waiting.request.entries:
             key = (entry.topic_id, entry.partition)

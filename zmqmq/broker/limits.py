@@ -26,6 +26,8 @@ class BrokerLimits(Struct, frozen=True, forbid_unknown_fields=True):
     fetch_wait_ms_max: int = 30_000  # 1 to 3,600,000
     fetches_waiting_max: int = 100_000  # of all connections; 1 to 1,000,000
     connection_fetches_waiting_max: int = 256  # 1 to 65,536
+    entries_waiting_max: int = 200_000  # partitions in waiting fetches of all connections; 1 to 10,000,000; some 300 bytes each
+    connection_entries_waiting_max: int = 20_000  # of one connection; not below entries_max
     topics_max: int = 20_000  # 1 to 1,000,000
     partitions_max: int = 100_000  # 1 to 1,000,000
     topic_partitions_max: int = PARTITIONS_MAX  # 1 to 1,024

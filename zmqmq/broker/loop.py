@@ -21,9 +21,9 @@ from zmqmq.broker.summary import SummaryCounter
 from zmqmq.broker.upkeep import Upkeep
 from zmqmq.broker.worker import Worker
 from zmqmq.effects import Append, Effect, Send, Sync
-from zmqmq.errors import InvalidConfig, LogOffline
+from zmqmq.errors import InvalidConfig, LogOffline, MessageTooLarge
 from zmqmq.metadata.local import METADATA_CONFIG, LocalLog
-from zmqmq.model import BATCH_BYTES_MAX, METADATA_PARTITION
+from zmqmq.model import BATCH_BYTES_MAX, FRAME_BYTES_MAX, METADATA_PARTITION
 from zmqmq.store.store import Store, SyncJob
 from zmqmq.wire import framing
 
@@ -189,7 +189,13 @@ class Loop:
             self.node.on_append_failed(errors, now)
 
     def _send(self, target: bytes, reply: Reply, payload: Sequence[Buffer]) -> None:
-        self._transport.send(target, framing.encode(reply, payload))
+        frames = framing.encode(reply, payload)
+        if len(frames[1]) > FRAME_BYTES_MAX:  # it would end the connection
+            too_large = MessageTooLarge(
+                f"the answer would have {len(frames[1])} bytes, the limit is {FRAME_BYTES_MAX}", hint="ask for fewer topics or partitions"
+            )
+            frames = framing.encode(framing.error_reply(reply.correlation_id, too_large))
+        self._transport.send(target, frames)
 
     def _maybe_sync(self, now: Now) -> None:
         if self._unsynced_us is not None and now.us - self._unsynced_us >= self._config.replicated_sync_ms * 1000:

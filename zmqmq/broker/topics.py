@@ -12,7 +12,7 @@ from msgspec import Struct
 from zmqmq.broker.limits import RETRY_AFTER_MS
 from zmqmq.broker.outbox import Outbox
 from zmqmq.broker.partitions import Partitions
-from zmqmq.errors import NotLeader, Throttled, UnknownProducer, ZmqmqError
+from zmqmq.errors import NotLeader, RemoteProtocolError, Throttled, UnknownProducer, UnknownTopic, ZmqmqError
 from zmqmq.metadata.controller import PRODUCER_ID_BLOCK, Controller, Decision, unknown_topic
 from zmqmq.metadata.image import NO_LEADER, PartitionImage, TopicImage
 from zmqmq.metadata.log import REPLAYED, Committed, Leader, LogEvent, Lost, MetadataLog, Refused, Unknown
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
 PROPOSALS_MAX: Final = 1_000
 """Changes on their way into the metadata log."""
 PRODUCERS_WAITING_MAX: Final = 10_000
+TOPICS_ASKED_MAX: Final = 20_000
+"""Names in one GetMetadata; who wants more asks for all."""
+_NEAR_NAMES_MAX: Final = 4
+"""Unknown topics of one request for which names that are near are looked for; it takes time."""
 PRODUCER_EPOCH_MAX: Final = (1 << 16) - 1
 
 
@@ -87,7 +91,7 @@ class TopicDesk:
 
     def metadata(self, connection: Connection, request: GetMetadata) -> None:
         image = self._partitions.image
-        topics = [self._named(name) for name in request.topics] if request.topics is not None else self._listed(request.internal)
+        topics = self._listed(request.internal) if request.topics is None else self._named(request.topics)
         brokers = [BrokerInfo(broker.node_id, broker.endpoint, broker.rack) for broker in image.brokers.values()]
         self._outbox.reply(connection.source, MetadataReply(request.correlation_id, self._cluster_id, self._node_id, brokers, topics))
 
@@ -181,11 +185,21 @@ class TopicDesk:
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
-    def _named(self, name: str) -> TopicInfo:
-        topic = self._partitions.image.topic(name)
-        if topic is None:
-            return TopicInfo(name, b"", error=fault(unknown_topic(name, self._partitions.image)))
-        return topic_info(topic)
+    def _named(self, names: list[str]) -> list[TopicInfo]:
+        if len(names) > TOPICS_ASKED_MAX:
+            raise RemoteProtocolError(f"GetMetadata names {len(names)} topics, the limit is {TOPICS_ASKED_MAX}")
+        image = self._partitions.image
+        found: list[TopicInfo] = []
+        unknown_count = 0
+        for name in names:
+            topic = image.topic(name)
+            if topic is not None:
+                found.append(topic_info(topic))
+                continue
+            unknown_count += 1
+            error = unknown_topic(name, image) if unknown_count <= _NEAR_NAMES_MAX else UnknownTopic(f"topic {name!r} does not exist")
+            found.append(TopicInfo(name, b"", error=fault(error)))
+        return found
 
     def _listed(self, internal: bool) -> list[TopicInfo]:
         topics = self._partitions.image.topics.values()
