@@ -9,7 +9,7 @@ import errno
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from zmqmq.errors import DiskFull, LogOffline, ZmqmqError
+from zmqmq.errors import DiskFull, LogOffline, Throttled, ZmqmqError
 from zmqmq.store.layout import ASIDE, parent
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ _BUFFERS_MAX: Final = 512
 
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Errors after which the disk is well and only full."""
+NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+"""Errors of an open when the process, or the machine, has too many files open."""
+PASSING: Final = NO_SPACE | NO_FILES
+"""Errors that say nothing bad about the disk: the same call may succeed later. Never of a sync, see ``sync_path``."""
+_RETRY_AFTER_MS: Final = 100
 
 
 def disk_error(error: OSError, doing: str) -> ZmqmqError:
@@ -29,6 +34,9 @@ def disk_error(error: OSError, doing: str) -> ZmqmqError:
     reason = f"{doing}: {error.strerror or error}"
     if error.errno in NO_SPACE:
         return DiskFull(reason, hint="free space, or shorten the retention of topics", outcome="not_written")
+    if error.errno in NO_FILES:
+        hint = "raise the broker's limit of open files (ulimit -n), or lower store.open_files_max"
+        return Throttled(reason, retry_after_ms=_RETRY_AFTER_MS, hint=hint, outcome="not_written")
     return LogOffline(reason, hint="look at the disk and the system's log, then restart the broker", outcome="not_written")
 
 
@@ -90,12 +98,29 @@ def replace_file(disk: Disk, path: str, content: bytes) -> None:
 
 
 def sync_path(disk: Disk, path: str) -> None:
-    """Sync a file by its name. Raises OSError."""
+    """Sync a file by its name. Raises OSError; what the sync itself raises is EIO, whatever the system called it: even
+    after a mere lack of space nobody knows what is on disk, and a second sync would not tell."""
     file = disk.open(path)
     try:
         file.fdatasync()
+    except OSError as error:
+        raise _unsynced(path, error) from error
     finally:
         file.close()
+
+
+def sync_names(disk: Disk, path: str) -> None:
+    """Sync a directory. Raises OSError, as ``sync_path``."""
+    try:
+        disk.sync_directory(path)
+    except OSError as error:
+        if error.errno == errno.ENOENT or error.errno in NO_FILES:
+            raise
+        raise _unsynced(path, error) from error
+
+
+def _unsynced(path: str, error: OSError) -> OSError:
+    return OSError(errno.EIO, f"{path} could not be synced: {error.strerror or error}")
 
 
 class OpenFiles:
@@ -112,11 +137,21 @@ class OpenFiles:
         if file is not None:
             self._files.move_to_end(path)
             return file
-        file = self._disk.open(path, create=create)
+        try:
+            file = self._disk.open(path, create=create)
+        except OSError as error:
+            if error.errno not in NO_FILES or not self._files:
+                raise
+            self._forget_half()
+            file = self._disk.open(path, create=create)
         self._files[path] = file
         if len(self._files) > self._files_max:
             self._files.popitem(last=False)[1].close()
         return file
+
+    def _forget_half(self) -> None:
+        for path in list(self._files)[: (len(self._files) + 1) // 2]:
+            self.forget(path)
 
     def forget(self, path: str) -> None:
         file = self._files.pop(path, None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zmqmq.store.files import replace_file, sync_path
+from zmqmq.store.files import replace_file, sync_names, sync_path
 from zmqmq.store.layout import CHECKPOINT, DELETED, LOGS, join
 from zmqmq.store.manifest import encode_manifest
 
@@ -68,7 +68,7 @@ class CheckpointJob:
         for path in self.files:
             self._unless_deleted(path, lambda path: sync_path(self._disk, path))
         for path in self.directories:
-            self._unless_deleted(path, self._disk.sync_directory)
+            self._unless_deleted(path, lambda path: sync_names(self._disk, path))
         content = encode_manifest(self._first_sequence, self._partitions, is_clean=self._is_clean)
         replace_file(self._disk, join(self._root, CHECKPOINT), content)
         for path in self.doomed:

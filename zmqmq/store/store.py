@@ -18,7 +18,7 @@ from zmqmq.errors import LogOffline, Throttled, UnknownTopic, ZmqmqError
 from zmqmq.facts import LogState, StartMoved, Synced
 from zmqmq.model import METADATA_PARTITION, PartitionId, Timestamps
 from zmqmq.store import formats, reading
-from zmqmq.store.files import NO_SPACE, disk_error
+from zmqmq.store.files import PASSING, disk_error
 from zmqmq.store.identity import Identity
 from zmqmq.store.jobs import CheckpointJob, SyncJob
 from zmqmq.store.journal import Journal
@@ -308,7 +308,7 @@ class Store:
     def _segment_error(self, log: PartitionLog, error: OSError) -> ZmqmqError:
         if isinstance(error, FileNotFoundError):
             self._go_offline(f"the data directory or a part of it is gone: {error}")
-        elif error.errno not in NO_SPACE:
+        elif error.errno not in PASSING:
             log.offline = f"its segment could not be written: {error.strerror or error}"
         return disk_error(error, f"writing {log.id}")
 
@@ -411,7 +411,7 @@ class Store:
         return job
 
     def end_checkpoint(self, job: CheckpointJob, error: OSError | None = None) -> None:
-        """Free the journal, or take the job's work back. Only a full disk is forgiven."""
+        """Free the journal, or take the job's work back. Only a lack of space or of files is forgiven, and no failed sync."""
         self._is_checkpointing = False
         self._checkpoint_ms = self._clock.monotonic_ms()
         try:
@@ -426,7 +426,7 @@ class Store:
         volume.doomed = {**job.doomed, **volume.doomed}
         self._has_changed = True
         self._checkpoint_ms += CHECKPOINT_RETRY_MS
-        if error.errno not in NO_SPACE:
+        if error.errno not in PASSING:
             self._go_offline(f"a checkpoint failed: {error.strerror or error}")
 
     # Reading ------------------------------------------------------------------------------------
