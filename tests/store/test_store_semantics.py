@@ -13,7 +13,7 @@ from store_world import CONFIG, OPTIONS, ROOT, ManualClock, bytes_of, checkpoint
 
 from zmqmq import batch
 from zmqmq.effects import Append
-from zmqmq.errors import DataDirLocked, DiskFull, LogOffline, OffsetOutOfRange, Throttled, UnknownTopic
+from zmqmq.errors import DataDirLocked, DataLost, DiskFull, LogOffline, Throttled, UnknownTopic
 from zmqmq.facts import StartMoved, Synced
 from zmqmq.model import METADATA_PARTITION, Timestamps
 from zmqmq.store.disk import RealDisk
@@ -74,11 +74,11 @@ def test_a_read_is_whole_batches_and_never_passes_the_end(store: Store) -> None:
     assert store.read(WHERE, 12, 12, 1000) == b""
 
 
-def test_a_read_before_the_log_start_is_out_of_range(store: Store) -> None:
+def test_a_read_that_retention_overtook_says_that_data_is_lost(store: Store) -> None:
     append(store, 0)
     append(store, 1)
     store.move_log_start(WHERE, 1)
-    with pytest.raises(OffsetOutOfRange) as caught:
+    with pytest.raises(DataLost) as caught:
         store.read(WHERE, 0, 2, 1000)
     assert (caught.value.log_start, caught.value.log_end) == (1, 2)
 

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from zmqmq.batch import HEADER_BYTES
-from zmqmq.errors import CorruptLog, OffsetOutOfRange
+from zmqmq.errors import CorruptLog, DataLost
 from zmqmq.model import Timestamps
 from zmqmq.store import index
 from zmqmq.store.files import read_range
@@ -33,8 +33,11 @@ def read(log: PartitionLog, offset: int, end: int, bytes_max: int) -> bytes:
     log.check_in_service()
     end = min(end, log.log_end)
     if offset < log.log_start:
-        raise OffsetOutOfRange(
-            f"offset {offset} of {log.id} is before the log start {log.log_start}", log_start=log.log_start, log_end=log.log_end
+        raise DataLost(
+            f"offset {offset} of {log.id} was removed, the log starts at {log.log_start}",
+            log_start=log.log_start,
+            log_end=log.log_end,
+            hint="read on from log_start, and lengthen retention_ms or retention_bytes",
         )
     if offset >= end:
         return b""
