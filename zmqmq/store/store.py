@@ -435,7 +435,7 @@ class Store:
         """Contiguous whole batches from the one that contains ``offset``, none of them beyond ``end``: about
         ``bytes_max`` bytes, at least one batch if there is any. Headers are checked; bodies are left to the consumer.
 
-        Raises UnknownTopic, OffsetOutOfRange (before the log start), CorruptLog, LogOffline.
+        Raises UnknownTopic, DataLost (before the log start), CorruptLog, LogOffline.
         """
         try:
             return reading.read(self._log(partition), offset, end, bytes_max)
