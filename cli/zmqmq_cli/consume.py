@@ -35,6 +35,7 @@ _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.option("-f", "--format", "template", metavar="FMT|json", help=r"How to print: '%p %o %k=%v\n'; see zmqmq help formats."),
     click.option("-J", "--json", "as_json", is_flag=True, help="One JSON object a line."),
     click.option("--grep", metavar="REGEX", help="Only messages whose value matches."),
+    click.option("--where", metavar="COND", help="""Only messages for which it holds: 'key == "ann" and value.amount > 10'."""),
     click.option("--headers", is_flag=True, help="Show headers too."),
     click.option("--decode", type=click.Choice(["utf8", "json", "msgpack", "hex", "base64"]), help="How to show values. [utf8]"),
     click.option("--max-bytes", type=SIZE, help="Stop before keys and values printed exceed this size."),
@@ -55,6 +56,7 @@ class Job(NamedTuple):
     template: str | None
     as_json: bool
     grep: str | None
+    where: str | None
     headers: bool
     decode: str | None
     max_bytes: int | None
@@ -113,15 +115,14 @@ class Printer:
     def __init__(self, output: Output, job: Job) -> None:
         self._output = output
         self._render = renderer(job, truncate=(job.truncate or 0) if output.stdout_tty else 0)
-        self._wanted = _grep(job.grep)
+        self._wanted = _filters(job)
         self._left = job.num
         self._bytes_left = job.max_bytes
 
     def print(self, batch: Sequence[Message[bytes]]) -> bool:
         """False once nothing more is wanted."""
-        if self._wanted is not None:
-            wanted = self._wanted
-            batch = [message for message in batch if message.raw_value is not None and wanted(message.raw_value)]
+        for wanted in self._wanted:
+            batch = [message for message in batch if wanted(message)]
         if self._left is not None:
             batch = batch[: self._left]
             self._left -= len(batch)
@@ -153,8 +154,16 @@ def renderer(job: Job, *, truncate: int = 0) -> Renderer:
     return lambda message: formats.line(message, decode=decode, headers=job.headers, truncate=truncate)
 
 
-def _grep(pattern: str | None) -> Callable[[bytes], Any] | None:
-    return None if pattern is None else _regex(pattern, pattern.encode()).search
+def _filters(job: Job) -> list[Callable[[Message[bytes]], Any]]:
+    filters: list[Callable[[Message[bytes]], Any]] = []
+    if job.grep is not None:
+        search = _regex(job.grep, job.grep.encode()).search
+        filters.append(lambda message: message.raw_value is not None and search(message.raw_value))
+    if job.where is not None:
+        from zmqmq_cli.where import compile_where
+
+        filters.append(compile_where(job.where))
+    return filters
 
 
 def _regex(shown: str, pattern: Any) -> re.Pattern[Any]:

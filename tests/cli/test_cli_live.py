@@ -262,6 +262,7 @@ def test_consume_finds_its_place_and_its_end(zmqmq: Zmqmq) -> None:
         ("-o", "s@-1h", "-o", "e@-0s"): "0123456789",
         ("-o", "end", "--idle-timeout", "50ms"): "",
         ("-e", "--grep", "[37]"): "37",
+        ("-e", "--where", 'value in ["4", "6"] and offset < 5'): "4",
         ("-e", "--max-bytes", "4"): "0123",
     }
     for options, values in expected.items():
