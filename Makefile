@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format bench clean help
+.PHONY: demo test check format bench kills clean help
 
 help:
 	@echo 'make demo    set everything up; a broker with real lines, killed with -9 and restarted'
 	@echo 'make test    set everything up; checks and tests'
 	@echo 'make check   format, lint, types, layers'
 	@echo 'make bench   speed of this machine (some minutes)'
+	@echo 'make kills   a broker killed 300 times under load, every promise checked (some minutes; KILLS=n SEED=n)'
 	@echo 'make clean   remove what the others made'
 
 $(READY): pyproject.toml
@@ -39,6 +40,10 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
+
+KILLS ?= 300
+kills: $(READY)
+	$(BIN)/python tests/kill/run.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf $(VENV) .demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
