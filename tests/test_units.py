@@ -18,6 +18,13 @@ def test_durations(text: str, milliseconds: int) -> None:
     assert parse_duration_ms(text) == milliseconds
 
 
+def test_a_number_without_end_is_refused() -> None:
+    with pytest.raises(InvalidConfig):
+        parse_duration_ms("9" * 400)
+    with pytest.raises(InvalidConfig):
+        parse_bytes("1." + "0" * 400 + "MiB")
+
+
 @pytest.mark.parametrize(("text", "size"), [("64MiB", 67_108_864), ("10kB", 10_000), ("512", 512), ("1g", 1 << 30), ("unlimited", -1)])
 def test_sizes(text: str, size: int) -> None:
     assert parse_bytes(text) == size

@@ -10,7 +10,8 @@ from typing import Final
 
 from zmqmq.errors import InvalidConfig
 
-_NUMBER: Final = re.compile(r"(-?\d+(?:\.\d+)?)\s*([a-zA-Z]*)")
+_NUMBER: Final = re.compile(r"(-?\d{1,20}(?:\.\d{1,20})?)\s*([a-zA-Z]*)")
+"""Bounded, because a number without end is infinite as a float."""
 _MILLISECONDS: Final = {"": 1, "ms": 1, "s": 1000, "m": 60_000, "min": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _BYTES: Final = {
     "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
