@@ -326,11 +326,12 @@ class Campaign:
         self._verify("killed")
         if self._start_or_accuse():
             with self._client() as client:
-                topics = {topic.topic_id.hex() for topic in client.admin.topics()}
+                topics = {topic.name: topic.topic_id.hex() for topic in client.admin.topics()}
             if (status := self._lives.end(signal.SIGTERM)) != 0:
                 self._ledger.accuse(f"a clean stop ended with {status}: {self._tail()}")
             self._verify("stopped")
-            self._check_directories(topics)
+            self._check_directories(set(topics.values()))
+            self._check_retention(topics["aged"])
 
     def _dismiss(self) -> None:
         for party in self._parties:
@@ -365,6 +366,13 @@ class Campaign:
         left = {path.name for path in (self._data / "logs").iterdir()} - topics - {METADATA_PARTITION.topic_id.hex()}
         if left:
             self._ledger.accuse(f"directories of no topic are left: {sorted(left)}")
+
+    def _check_retention(self, topic_id: str) -> None:
+        """Retention by size leaves at least that size."""
+        for place in self._passes:
+            size = sum(path.stat().st_size for path in (self._data / "logs" / topic_id / str(place.partition)).glob("*.log"))
+            if place.topic == "aged" and self._ledger.row(place).log_start and size < RETENTION_BYTES:
+                self._ledger.accuse(f"{place}: retention left {size} bytes of {RETENTION_BYTES}")
 
     def _close(self) -> None:
         for party in self._parties:

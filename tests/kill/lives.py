@@ -85,7 +85,10 @@ class Lives:
     def _until(self, *kinds: str) -> str:
         deadline = time.monotonic() + EVENT_SECONDS_MAX
         while True:
-            event = self._take(max(0.0, deadline - time.monotonic()))
+            try:
+                event = self._take(max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                raise AssertionError(f"the broker said none of {kinds} within {EVENT_SECONDS_MAX:g} s") from None
             if event.split(" ")[0] in kinds:
                 return event
 
