@@ -2,10 +2,14 @@
 
 A connection that ends is reported and never comes back by itself: the session machine decides when to connect
 again, with a new socket. Sending never blocks: what ZeroMQ does not take waits here, and ``send`` says so.
+
+``Dealers`` is all of it but for how one hears that a socket has something: ``DealerTransport`` sleeps in a poller,
+``loop_dealer.LoopDealers`` is told by an asyncio loop.
 """
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 from collections import deque
@@ -71,7 +75,9 @@ class Drained(Struct, frozen=True):
 Fact: TypeAlias = Connected | Lost | Received | Drained
 
 
-class _Connection:
+class Connection:
+    """``monitor`` tells of the connection's end, but for inproc, where ``held`` has to be looked at."""
+
     def __init__(self, address: str, socket: Socket, monitor: Socket | None, held: Lease | None) -> None:
         self.address = address
         self.socket = socket
@@ -79,18 +85,30 @@ class _Connection:
         self.held = held
         self.waiting: deque[Sequence[Buffer]] = deque()
 
+    @property
+    def sockets(self) -> list[Socket]:
+        return [self.socket] if self.monitor is None else [self.socket, self.monitor]
 
-class DealerTransport:
+
+class Dealers(abc.ABC):
     """Performs what sessions ask for, and tells what happened. Calls from one thread, but for the constructor."""
 
-    def __init__(self, wakeup_fd: int) -> None:
+    def __init__(self) -> None:
         self._context: Context | None = None
-        self._connections: dict[str, _Connection] = {}
-        self._by_socket: dict[object, _Connection] = {}
+        self._connections: dict[str, Connection] = {}
         self._facts: list[Fact] = []
-        self._wakeup_fd = wakeup_fd
-        self._poller = zmq.Poller()
-        self._poller.register(wakeup_fd, zmq.POLLIN)
+
+    @abc.abstractmethod
+    def _watch(self, connection: Connection) -> None:
+        """Hear of its socket and its monitor from now on."""
+
+    @abc.abstractmethod
+    def _unwatch(self, connection: Connection) -> None:
+        """They are about to be closed."""
+
+    @abc.abstractmethod
+    def _watch_room(self, connection: Connection, *, wanted: bool) -> None:
+        """Hear, or hear no more, when its socket takes messages again."""
 
     def connect(self, address: str) -> None:
         """Begin to connect; ``Connected`` or ``Lost`` follows."""
@@ -100,24 +118,18 @@ class DealerTransport:
         except (ZmqmqError, zmq.ZMQError) as error:
             self._facts.append(Lost(address, str(error)))
             return
-        self._connections[address] = self._by_socket[connection.socket] = connection
-        self._poller.register(connection.socket, zmq.POLLIN)
+        self._connections[address] = connection
+        self._watch(connection)
         if connection.monitor is None:
             self._facts.append(Connected(address))
-        else:
-            self._by_socket[connection.monitor] = connection
-            self._poller.register(connection.monitor, zmq.POLLIN)
 
     def disconnect(self, address: str) -> None:
         """Close a connection. No fact about it follows."""
         connection = self._connections.pop(address, None)
         if connection is None:
             return
-        self._poller.unregister(connection.socket)
-        self._by_socket.pop(connection.socket)
+        self._unwatch(connection)
         if connection.monitor is not None:
-            self._poller.unregister(connection.monitor)
-            self._by_socket.pop(connection.monitor)
             connection.socket.disable_monitor()
             connection.monitor.close(linger=0)
         connection.socket.close(linger=0)
@@ -132,31 +144,8 @@ class DealerTransport:
         if not connection.waiting and _send(connection.socket, frames):
             return True
         connection.waiting.append(frames)
-        self._poller.modify(connection.socket, zmq.POLLIN | zmq.POLLOUT)
+        self._watch_room(connection, wanted=True)
         return False
-
-    def poll(self, timeout_ms: int | None) -> list[Fact]:
-        """Wait for something to happen, for the wake-up, or for the timeout."""
-        if self._facts:
-            timeout_ms = 0
-        elif any(connection.held is not None for connection in self._connections.values()):
-            timeout_ms = INPROC_LOOK_MS if timeout_ms is None else min(timeout_ms, INPROC_LOOK_MS)
-        for socket, events in self._poller.poll(timeout_ms):
-            connection = self._by_socket.get(socket)
-            if connection is None:
-                continue  # the wake-up, or a socket that was closed a moment ago
-            if socket is connection.monitor:
-                self._on_event(connection)
-            else:
-                if events & zmq.POLLIN:
-                    self._receive(connection)
-                if events & zmq.POLLOUT:
-                    self._drain(connection)
-        for connection in list(self._connections.values()):
-            if connection.held is not None and not connection.held.is_alive:
-                self._lose(connection, "the broker of this process closed")
-        facts, self._facts = self._facts, []
-        return facts
 
     def close(self) -> None:
         for address in list(self._connections):
@@ -165,12 +154,12 @@ class DealerTransport:
             self._context.term()
             self._context = None
 
-    def _open(self, address: str) -> _Connection:
+    def _open(self, address: str) -> Connection:
         if address.startswith(SCHEME):
             held = lease(address)
             socket = new_dealer(held.context)
             socket.connect(address)
-            return _Connection(address, socket, None, held)
+            return Connection(address, socket, None, held)
         if self._context is None:
             self._context = new_context()
         socket = new_dealer(self._context)
@@ -183,9 +172,9 @@ class DealerTransport:
             monitor.close(linger=0)
             socket.close(linger=0)
             raise
-        return _Connection(address, socket, monitor, None)
+        return Connection(address, socket, monitor, None)
 
-    def _on_event(self, connection: _Connection) -> None:
+    def _on_event(self, connection: Connection) -> None:
         assert connection.monitor is not None
         while connection.address in self._connections and connection.monitor.poll(0):
             event = recv_monitor_message(connection.monitor)
@@ -197,26 +186,82 @@ class DealerTransport:
                 detail = f" ({os.strerror(value)})" if kind == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and value else ""
                 self._lose(connection, reason + detail)
 
-    def _receive(self, connection: _Connection) -> None:
+    def _receive(self, connection: Connection) -> bool:
+        """False: there may be more."""
         for _ in range(MESSAGES_PER_TURN):
             try:
                 frames = connection.socket.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
-                return
+                return True
             small_or_view = [frame.bytes if len(frame) < _COPY_BELOW_BYTES else frame.buffer for frame in frames]
             self._facts.append(Received(connection.address, small_or_view))
+        return False
 
-    def _drain(self, connection: _Connection) -> None:
+    def _drain(self, connection: Connection) -> None:
         while connection.waiting:
             if not _send(connection.socket, connection.waiting[0]):
                 return
             connection.waiting.popleft()
-        self._poller.modify(connection.socket, zmq.POLLIN)
+        self._watch_room(connection, wanted=False)
         self._facts.append(Drained(connection.address))
 
-    def _lose(self, connection: _Connection, reason: str) -> None:
+    @property
+    def _is_looking(self) -> bool:
+        """There is an inproc connection, whose end has to be looked for."""
+        return any(connection.held is not None for connection in self._connections.values())
+
+    def _take_facts(self) -> list[Fact]:
+        for connection in list(self._connections.values()):
+            if connection.held is not None and not connection.held.is_alive:
+                self._lose(connection, "the broker of this process closed")
+        facts, self._facts = self._facts, []
+        return facts
+
+    def _lose(self, connection: Connection, reason: str) -> None:
         self.disconnect(connection.address)
         self._facts.append(Lost(connection.address, reason))
+
+
+class DealerTransport(Dealers):
+    """For a thread of its own, which sleeps in ``poll``."""
+
+    def __init__(self, wakeup_fd: int) -> None:
+        super().__init__()
+        self._by_socket: dict[object, Connection] = {}
+        self._poller = zmq.Poller()
+        self._poller.register(wakeup_fd, zmq.POLLIN)
+
+    def poll(self, timeout_ms: int | None) -> list[Fact]:
+        """Wait for something to happen, for the wake-up, or for the timeout."""
+        if self._facts:
+            timeout_ms = 0
+        elif self._is_looking:
+            timeout_ms = INPROC_LOOK_MS if timeout_ms is None else min(timeout_ms, INPROC_LOOK_MS)
+        for socket, events in self._poller.poll(timeout_ms):
+            connection = self._by_socket.get(socket)
+            if connection is None:
+                continue  # the wake-up, or a socket that was closed a moment ago
+            if socket is connection.monitor:
+                self._on_event(connection)
+            else:
+                if events & zmq.POLLIN:
+                    self._receive(connection)
+                if events & zmq.POLLOUT:
+                    self._drain(connection)
+        return self._take_facts()
+
+    def _watch(self, connection: Connection) -> None:
+        for socket in connection.sockets:
+            self._by_socket[socket] = connection
+            self._poller.register(socket, zmq.POLLIN)
+
+    def _unwatch(self, connection: Connection) -> None:
+        for socket in connection.sockets:
+            self._poller.unregister(socket)
+            self._by_socket.pop(socket)
+
+    def _watch_room(self, connection: Connection, *, wanted: bool) -> None:
+        self._poller.modify(connection.socket, zmq.POLLIN | zmq.POLLOUT if wanted else zmq.POLLIN)
 
 
 def _send(socket: Socket, frames: Sequence[Buffer]) -> bool:
