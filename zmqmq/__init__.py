@@ -10,9 +10,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zmqmq import errors
+    from zmqmq.client.base import ClientStats
+    from zmqmq.client.handles import BatchHandle, Failure, Handle
     from zmqmq.client.message import Message
+    from zmqmq.client.operations import Offsets, Pong, Topic
+    from zmqmq.client.producer import Producer
+    from zmqmq.client.reader import Reader, stop_on_signals
     from zmqmq.client.serde import Serde, json, msgpack, raw, text
-    from zmqmq.client.sync import Client, Producer, Reader, stop_on_signals
+    from zmqmq.client.sync import Client
     from zmqmq.embedded import Embedded, open
     from zmqmq.errors import TimeoutError, ZmqmqError
     from zmqmq.model import Delivery, Offset
@@ -20,15 +25,22 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BatchHandle",
     "Client",
+    "ClientStats",
     "Delivery",
     "Embedded",
+    "Failure",
+    "Handle",
     "Message",
     "Offset",
+    "Offsets",
+    "Pong",
     "Producer",
     "Reader",
     "Serde",
     "TimeoutError",
+    "Topic",
     "ZmqmqError",
     "errors",
     "json",
@@ -41,9 +53,16 @@ __all__ = [
 
 _HOMES = {
     "Client": "zmqmq.client.sync",
-    "Producer": "zmqmq.client.sync",
-    "Reader": "zmqmq.client.sync",
-    "stop_on_signals": "zmqmq.client.sync",
+    "ClientStats": "zmqmq.client.base",
+    "BatchHandle": "zmqmq.client.handles",
+    "Failure": "zmqmq.client.handles",
+    "Handle": "zmqmq.client.handles",
+    "Producer": "zmqmq.client.producer",
+    "Reader": "zmqmq.client.reader",
+    "stop_on_signals": "zmqmq.client.reader",
+    "Offsets": "zmqmq.client.operations",
+    "Pong": "zmqmq.client.operations",
+    "Topic": "zmqmq.client.operations",
     "Message": "zmqmq.client.message",
     "Serde": "zmqmq.client.serde",
     "json": "zmqmq.client.serde",

@@ -15,7 +15,8 @@ import msgspec
 
 from zmqmq.broker.config import BrokerConfig, check_config
 from zmqmq.broker.server import Broker
-from zmqmq.client.sync import TIMEOUT_S, Client
+from zmqmq.client.opening import TIMEOUT_S
+from zmqmq.client.sync import Client
 from zmqmq.transport.registry import SCHEME as INPROC
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from zmqmq import Client, Offset, Producer
-from zmqmq.client.sync import LINGER_S, Compression
+from zmqmq.client.opening import LINGER_S, Compression
 from zmqmq.errors import TimeoutError
 from zmqmq_cli.measure import Pacer, Percentiles, human_rate, keys, number_of, numbered, payloads, percentiles
 from zmqmq_cli.params import ACKS

@@ -11,7 +11,6 @@ open, so that adding a record does not have to count; it passes ``buffer_bytes``
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
@@ -19,6 +18,7 @@ from msgspec import Struct
 
 from zmqmq import batch as format_
 from zmqmq.batch import NO_SEQUENCE, Record
+from zmqmq.client.watching import Watched
 from zmqmq.errors import ZmqmqError
 
 RECORD_OVERHEAD_BYTES: Final = 24
@@ -41,20 +41,22 @@ class Receipt(Struct, frozen=True, gc=False):
 Outcome: TypeAlias = Receipt | ZmqmqError
 
 
-class Batch:
+class Batch(Watched):
     """Records of one partition, from the first ``send`` to the receipt.
 
     States: open (``records`` grow) -> closed -> packed (``payload`` is set, ``records`` are gone) -> resolved.
-    ``sequence`` and ``producer`` are the sender's. ``watchers`` are called once, by ``resolve`` or by who added them late.
+    ``sequence`` and ``producer`` are the sender's. ``table_version`` is that of the slot table which chose the partition for
+    a record, the oldest if there were several, 0 if no record has a key.
     """
 
     __slots__ = (
         "base_timestamp_ms", "bytes", "codec", "count", "deadline_ms", "granted", "has_own_times", "in_flight",
         "linger_ms", "max_timestamp_ms", "maybe_written", "outcome", "partition", "payload", "producer", "records",
-        "sealed", "sequence", "table_version", "topic", "uncompressed_bytes", "watchers",
+        "sealed", "sequence", "table_version", "topic", "uncompressed_bytes",
     )  # fmt: skip
 
     def __init__(self, topic: str, partition: int, timestamp_ms: int, *, linger_ms: int, deadline_ms: int) -> None:
+        super().__init__()
         self.topic = topic
         self.partition = partition
         self.records: list[Record] = []
@@ -75,7 +77,6 @@ class Batch:
         self.in_flight = False
         self.maybe_written = False
         self.outcome: Outcome | None = None
-        self.watchers: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         return f"Batch({self.topic}-{self.partition} n={self.count or len(self.records)} sequence={self.sequence} {self.outcome!r})"
@@ -107,19 +108,14 @@ class Batch:
         )
         return self.sealed
 
-    def watch(self, watcher: Callable[[], None]) -> None:
-        """Call ``watcher`` once, when the batch is resolved, or now. From any thread."""
-        self.watchers.append(watcher)
-        if self.outcome is not None:
-            self.notify()
+    @property
+    def is_ready(self) -> bool:
+        return self.outcome is not None
 
-    def notify(self) -> None:
-        while self.watchers:
-            try:
-                watcher = self.watchers.pop()
-            except IndexError:  # another thread took the last one
-                return
-            watcher()
+    def chosen_by(self, table_version: int) -> None:
+        """A slot table chose the partition for a record of this batch."""
+        if not 0 < self.table_version <= table_version:
+            self.table_version = table_version
 
 
 class Accumulator:
@@ -141,12 +137,17 @@ class Accumulator:
         batch = self.open.get(partition)
         return batch is not None and batch.bytes + size > self.batch_bytes
 
+    @property
+    def has_space(self) -> bool:
+        """A record that comes alone is always taken, however large the buffer."""
+        return self.buffered_bytes < self.buffer_bytes or not self.unresolved
+
     def room(self, partition: int, size: int, timestamp_ms: int, now_ms: int) -> Batch | None:
         """The open batch, which now takes ``size`` more bytes. None: the buffer is full; wait for ``release``."""
         batch = self.open.get(partition)
         if batch is not None and batch.bytes + size <= batch.granted:
             return batch
-        if self.buffered_bytes >= self.buffer_bytes and self.unresolved:
+        if not self.has_space:
             return None
         if batch is None:
             batch = Batch(self.topic, partition, timestamp_ms, linger_ms=now_ms + self.linger_ms, deadline_ms=now_ms + self.delivery_ms)

@@ -1,73 +1,58 @@
-"""Questions of the application to the brokers, from any thread: one request and its reply, with a deadline."""
+"""Runs conversations with brokers in the caller's thread, through the I/O thread."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from zmqmq.client.core import ANY_BROKER, ClientCore
+from zmqmq.client.core import ClientCore
 from zmqmq.client.io_thread import IoThread
-from zmqmq.client.session import Answer, Build
-from zmqmq.errors import RemoteProtocolError, ZmqmqError
-from zmqmq.wire.framing import raised
-from zmqmq.wire.replies import MetadataReply, TopicInfo
-from zmqmq.wire.requests import GetMetadata, Request
+from zmqmq.client.steps import Ask, DefaultTimeout, InCore, Step, Steps
+from zmqmq.errors import ZmqmqError
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 
 class Asker:
-    """Asks through a client's I/O thread."""
+    """Safe to use from many threads. ``timeout``: for questions that do not say otherwise."""
 
     def __init__(self, io: IoThread, timeout: float) -> None:
         self.io = io
         self.timeout = timeout
 
-    def ask(
-        self, kind: type[T], build: Build, what: str, *, timeout: float | None = None, node: int = ANY_BROKER, is_safe: bool = True
-    ) -> T:
-        """The reply, which must be a ``kind``; errors are raised."""
-        seconds = self.timeout if timeout is None else timeout
+    def run(self, steps: Steps[T]) -> T:
+        """The conversation's result."""
+        given: Any = None
+        try:
+            while True:
+                step = steps.send(given)
+                try:
+                    given = self._do(step)
+                except ZmqmqError as error:
+                    step = steps.throw(error)
+                    given = self._do(step)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
 
-        def in_io(now_ms: int, answer: Callable[[T | ZmqmqError], None]) -> None:
-            def answered(reply: Answer) -> None:
-                answer(reply if isinstance(reply, kind | ZmqmqError) else _misfit(reply))
-
-            deadline_ms = now_ms + int(seconds * 1000)
-            self.io.core.ask(build, answered, deadline_ms=deadline_ms, what=what, now_ms=now_ms, node=node, is_safe=is_safe)
-
-        return self.io.ask(in_io, seconds)
-
-    def metadata(self, topics: list[str] | None, *, internal: bool = False, timeout: float | None = None) -> MetadataReply:
-        def build(correlation_id: int, timeout_ms: int) -> Request:
-            return GetMetadata(correlation_id, timeout_ms, topics=topics, internal=internal)
-
-        reply = self.ask(MetadataReply, build, "GetMetadata", timeout=timeout)
-        for topic in reply.topics if topics is not None else ():
-            if topic.error is not None:
-                raise raised(topic.error)
-        return reply
-
-    def topic(self, name: str, timeout: float | None = None) -> tuple[TopicInfo, MetadataReply]:
-        """One topic. Raises UnknownTopic."""
-        reply = self.metadata([name], timeout=timeout)
-        found = next((topic for topic in reply.topics if topic.name == name), None)
-        if found is None:
-            raise RemoteProtocolError(f"the broker's answer does not mention topic {name!r}")
-        return found, reply
-
-    def in_io(self, function: Callable[[ClientCore], R], timeout: float | None = None) -> R:
+    def in_io(self, function: Callable[[ClientCore], T]) -> T:
         """Run ``function(core)`` in the I/O thread; its value."""
 
-        def run(_now_ms: int, answer: Callable[[list[R] | ZmqmqError], None]) -> None:
+        def run(_now_ms: int, answer: Callable[[list[T] | ZmqmqError], None]) -> None:
             try:
                 answer([function(self.io.core)])
             except ZmqmqError as error:
                 answer(error)
 
-        return self.io.ask(run, self.timeout if timeout is None else timeout)[0]
+        return self.io.ask(run, self.timeout)[0]
 
-
-def _misfit(reply: object) -> ZmqmqError:
-    return RemoteProtocolError(f"the broker answered with {type(reply).__name__}, which does not fit the question")
+    def _do(self, step: Step) -> Any:
+        if isinstance(step, Ask):
+            seconds = self.timeout if step.timeout is None else step.timeout
+            return self.io.ask(lambda now_ms, answer: step.begin(self.io.core, seconds, now_ms, answer), seconds)
+        if isinstance(step, InCore):
+            return self.in_io(step.function)
+        if isinstance(step, DefaultTimeout):
+            return self.timeout
+        return time.sleep(step.seconds)

@@ -6,17 +6,19 @@ A handle is its batch and a number. Waiting registers with the batch; nothing el
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
 from zmqmq.client.accumulator import Batch, Receipt
 from zmqmq.client.message import time_of
-from zmqmq.errors import Outcome, TimeoutError, ZmqmqError
+from zmqmq.client.waiting import wait_for_batch
+from zmqmq.errors import Outcome, ZmqmqError
 from zmqmq.model import Delivery
+
+H = TypeVar("H")
 
 logger = logging.getLogger("zmqmq")
 
@@ -44,10 +46,8 @@ class Handle(Struct, gc=False, eq=False):
     def result(self, timeout: float | None = None) -> Delivery:
         """Wait for the receipt. Raises what went wrong with the record, or TimeoutError when ``timeout`` passes first; without
         one the producer's delivery timeout is the limit."""
-        batch = self.batch
-        if batch.outcome is None:
-            wait_for(batch, timeout)
-        return delivery(batch, self.index)
+        wait_for_batch(self.batch, timeout)
+        return delivery(self.batch, self.index)
 
     def add_done_callback(self, callback: Callable[[Handle], Any]) -> None:
         """Call ``callback(handle)`` when the record is decided, in the client's I/O thread; at once if it is already. It must
@@ -62,22 +62,24 @@ class Handle(Struct, gc=False, eq=False):
         self.batch.watch(call)
 
 
-class BatchHandle(Sequence[Handle]):
+class Handles(Sequence[H], Generic[H]):
     """The futures of all records of one ``send_many``, in their order, without an object for each."""
 
-    __slots__ = ("_count", "_parts", "_table")
+    __slots__ = ("_count", "_make", "_table", "parts")
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, make: Callable[[Batch, int], H]) -> None:
+        self.parts: list[tuple[Batch, int, Sequence[int]]] = []
+        """Batch, the first of its records that belongs here, and which of these each one is."""
         self._count = count
-        self._parts: list[tuple[Batch, int, Sequence[int]]] = []
-        self._table: list[Handle] | None = None
+        self._make = make
+        self._table: list[H] | None = None
 
     def add(self, batch: Batch, first: int, positions: Sequence[int]) -> None:
         """The records at ``positions`` of the call are those of ``batch`` from ``first`` on."""
-        self._parts.append((batch, first, positions))
+        self.parts.append((batch, first, positions))
 
     def __repr__(self) -> str:
-        return f"BatchHandle({self._count} records, {'done' if self.done() else 'under way'})"
+        return f"{type(self).__name__}({self._count} records, {'done' if self.done() else 'under way'})"
 
     def __len__(self) -> int:
         return self._count
@@ -85,34 +87,50 @@ class BatchHandle(Sequence[Handle]):
     def __getitem__(self, index: Any) -> Any:
         return self._handles()[index]
 
-    def __iter__(self) -> Iterator[Handle]:
+    def __iter__(self) -> Iterator[H]:
         return iter(self._handles())
 
     def done(self) -> bool:
-        return all(batch.outcome is not None for batch, _, _ in self._parts)
+        return all(batch.outcome is not None for batch, _, _ in self.parts)
+
+    def deliveries(self) -> list[Delivery]:
+        """All receipts, once every record is decided. Raises the first error."""
+        found: list[Any] = [None] * self._count
+        for batch, first, positions in self.parts:
+            for index, position in enumerate(positions, first):
+                found[position] = delivery(batch, index)
+        return found
+
+    def _handles(self) -> list[H]:
+        if self._table is None:
+            table: list[Any] = [None] * self._count
+            for batch, first, positions in self.parts:
+                for index, position in enumerate(positions, first):
+                    table[position] = self._make(batch, index)
+            self._table = table
+        return self._table
+
+
+class BatchHandle(Handles[Handle]):
+    """The futures of all records of one ``send_many``. Safe to use from any thread."""
+
+    __slots__ = ()
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count, Handle)
 
     def wait(self, timeout: float | None = None) -> None:
         """Until every record is decided; cheaper than ``result``. Raises the first error."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        for batch, _, _ in self._parts:
-            if batch.outcome is None:
-                wait_for(batch, None if deadline is None else max(0.0, deadline - time.monotonic()))
+        for batch, _, _ in self.parts:
+            wait_for_batch(batch, None if deadline is None else deadline - time.monotonic())
             if isinstance(batch.outcome, ZmqmqError):
                 raise batch.outcome
 
     def result(self, timeout: float | None = None) -> list[Delivery]:
         """All receipts. Raises the first error."""
         self.wait(timeout)
-        return [delivery(handle.batch, handle.index) for handle in self._handles()]
-
-    def _handles(self) -> list[Handle]:
-        if self._table is None:
-            table: list[Any] = [None] * self._count
-            for batch, first, positions in self._parts:
-                for index, position in enumerate(positions, first):
-                    table[position] = Handle(batch, index)
-            self._table = table
-        return self._table
+        return self.deliveries()
 
 
 def delivery(batch: Batch, index: int) -> Delivery:
@@ -124,16 +142,3 @@ def delivery(batch: Batch, index: int) -> Delivery:
     offset = None if outcome.base_offset is None else outcome.base_offset + index
     when = time_of(outcome.append_time_ms)
     return Delivery(batch.topic, batch.partition, offset, when, outcome.leader_epoch, outcome.replicas, outcome.synced)
-
-
-def wait_for(batch: Batch, timeout: float | None) -> None:
-    """Until the batch is resolved. Ctrl-C interrupts it."""
-    gate = threading.Lock()
-    gate.acquire()
-    batch.watch(gate.release)
-    if not gate.acquire(timeout=-1 if timeout is None else max(0.0, timeout)):
-        raise TimeoutError(
-            f"no receipt from {batch.topic}-{batch.partition} within {timeout:g} s",
-            hint="it is still under way: wait longer, or look at the broker with 'zmqmq ping'",
-            outcome="unknown",
-        )

@@ -1,24 +1,24 @@
-"""What a producer shares with the I/O thread: the accumulator with its lock, the sender, and what failed.
+"""What a producer shares with the engine: the accumulator with its lock, the sender, and what failed.
 
 The lock is held for some list operations only, never while encoding, compressing or waiting. Callers close batches and pack
-them; the I/O thread does so for those that lingered, takes the line to the sender and brings back the outcomes.
+them; the engine does so for those that lingered, takes the line to the sender and brings back the outcomes.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from typing import Final
 
 from zmqmq import batch as format_
 from zmqmq.batch import Record
 from zmqmq.client.accumulator import Accumulator, Batch
+from zmqmq.client.engine import Io, monotonic_ms
 from zmqmq.client.handles import Failure
-from zmqmq.client.io_thread import IoThread, monotonic_ms
 from zmqmq.client.routing import Sticky, TopicRoute
 from zmqmq.client.sender import Sender
-from zmqmq.errors import BufferFull, ZmqmqError
+from zmqmq.client.watching import Watched
+from zmqmq.errors import BufferFull, DeliveryFailed, InvalidConfig, ZmqmqError
 from zmqmq.model import SLOT_COUNT
 
 FAILURES_MAX: Final = 10_000
@@ -27,16 +27,30 @@ FAILURES_MAX: Final = 10_000
 _EMPTY: Final = b""
 
 
-class Outbox:
-    """What a producer shares with the I/O thread, and the pump that turns it."""
+class Space(Watched):
+    """Room in the buffer, or news that there will be none."""
 
-    def __init__(self, io: IoThread, sender: Sender, accumulator: Accumulator, route: TopicRoute, *, compress: bool, turn: int) -> None:
+    __slots__ = ("_outbox",)
+
+    def __init__(self, outbox: Outbox) -> None:
+        super().__init__()
+        self._outbox = outbox
+
+    @property
+    def is_ready(self) -> bool:
+        return self._outbox.accumulator.has_space or self._outbox.closed is not None
+
+
+class Outbox:
+    """What a producer shares with the engine, and the pump that turns it."""
+
+    def __init__(self, io: Io, sender: Sender, accumulator: Accumulator, route: TopicRoute, *, compress: bool, turn: int) -> None:
         self.io = io
         self.sender = sender
         self.accumulator = accumulator
         self.route = route
         self.lock = threading.Lock()
-        self.space = threading.Condition(self.lock)
+        self.space = Space(self)
         self.compress = compress
         self.closed: ZmqmqError | None = None
         self.keeps_failures = True
@@ -46,42 +60,45 @@ class Outbox:
         self.failures_kept = 0
         self._sticky = Sticky(turn)
         self.sticky = self._sticky.current(route)
-        self.slots: Sequence[int] = route.slots or (0,) * SLOT_COUNT
+        self.table: tuple[Sequence[int], int] = _table_of(route)
+        """The partition of each slot, and the version of this table."""
 
-    # -- in the caller's thread ---------------------------------------------------------------------
+    # -- on the application's side ------------------------------------------------------------------
 
-    def make_room(self, partition: int, size: int, timestamp_ms: int, max_block: float) -> None:
-        """Close what is full, or get the open batch a larger grant, or wait until the buffer has space."""
+    def make_room(self, partition: int, size: int, timestamp_ms: int) -> bool:
+        """Close what is full, or get the open batch a larger grant. False: the buffer is full; ``space`` tells when to try
+        again."""
         with self.lock:
             self.check_open()
-            closed = None
-            if self.accumulator.is_full(partition, size):
-                closed = self.accumulator.close(partition)
-                self._advance_sticky(partition)
-            else:
-                batch = self.room(partition, size, timestamp_ms, max_block)
-        if closed is None:
-            self.io.poke(batch.linger_ms)
-        else:
+            if partition not in self.route.leaders:
+                hint = f"it has 0 to {len(self.route.leaders) - 1}"
+                raise InvalidConfig(f"topic {self.route.name} has no partition {partition}", hint=hint)
+            closed = self._close(partition) if self.accumulator.is_full(partition, size) else None
+            batch = None if closed is not None else self.accumulator.room(partition, size, timestamp_ms, monotonic_ms())
+        if closed is not None:
             self.pack_and_poke(closed)
+        elif batch is not None:
+            self.io.poke(batch.linger_ms)
+        return closed is not None or batch is not None
 
-    def room(self, partition: int, size: int, timestamp_ms: int, max_block: float) -> Batch:
-        """With the lock held; it is let go while waiting."""
-        deadline: float | None = None
-        while (batch := self.accumulator.room(partition, size, timestamp_ms, monotonic_ms())) is None:
-            deadline = time.monotonic() + max_block if deadline is None else deadline
-            if not self.space.wait(max(0.0, deadline - time.monotonic())):
-                raise BufferFull(
-                    f"the producer's buffer for {self.route.name} was full for {max_block:g} s ({self.accumulator.buffered_bytes} bytes)",
-                    hint="slow down, or raise buffer_bytes or max_block; look at the broker with 'zmqmq ping'",
-                    outcome="not_written",
-                )
-            self.check_open()
-        return batch
+    def close_full(self, partition: int) -> None:
+        """The open batch takes no more, as its producer sees it."""
+        with self.lock:
+            batch = self.accumulator.open.get(partition)
+            closed = self._close(partition) if batch is not None and batch.records else None
+        if closed is not None:
+            self.pack_and_poke(closed)
 
     def check_open(self) -> None:
         if self.closed is not None:
             raise type(self.closed)(str(self.closed), hint=self.closed.hint)
+
+    def full_error(self, max_block: float) -> BufferFull:
+        return BufferFull(
+            f"the producer's buffer for {self.route.name} was full for {max_block:g} s ({self.accumulator.buffered_bytes} bytes)",
+            hint="slow down, or raise buffer_bytes or max_block; look at the broker with 'zmqmq ping'",
+            outcome="not_written",
+        )
 
     def pack_and_poke(self, batch: Batch) -> None:
         """A batch that is in line must be packed by somebody, else those behind it wait for ever."""
@@ -113,16 +130,25 @@ class Outbox:
             if self.closed is None:
                 self.closed = error
                 self.accumulator.close_all()
-                self.space.notify_all()
+        self.space.notify()
 
-    def take_failures(self) -> tuple[list[Failure], int]:
-        """What failed since the last time, and how many in all."""
+    def raise_failures(self) -> None:
+        """What failed since the last time, as DeliveryFailed."""
         with self.lock:
             batches, self.failed = self.failed, []
             count, self.failed_count = self.failed_count, 0
             self.failures_kept = 0
-        failures = [failure for batch in batches for failure in _failures_of(batch)]
-        return failures[:FAILURES_MAX], count
+        if not count:
+            return
+        failures = [failure for batch in batches for failure in _failures_of(batch)][:FAILURES_MAX]
+        more = "" if count <= len(failures) else f" (the first {len(failures)} are listed)"
+        first = failures[0].error
+        raise DeliveryFailed(
+            f"{count} records to {self.route.name} were not delivered{more}: {first}",
+            failures=failures,
+            hint=first.hint or "look at .failures: each names its outcome",
+            outcome="unknown" if any(failure.outcome == "unknown" for failure in failures) else "not_written",
+        )
 
     def on_forked(self, error: ZmqmqError) -> None:
         """In the child: what is under way belongs to the parent."""
@@ -132,7 +158,7 @@ class Outbox:
             batch.outcome = error
         self.accumulator.unresolved.clear()
 
-    # -- in the I/O thread --------------------------------------------------------------------------
+    # -- on the engine's side -----------------------------------------------------------------------
 
     def before(self, now_ms: int) -> None:
         with self.lock:
@@ -157,13 +183,19 @@ class Outbox:
                     self._keep_failed(batch)
                 else:
                     batch.payload = batch.sealed = _EMPTY
-            self.space.notify_all()
+        if self.space.is_ready:
+            self.space.notify()
         for batch in resolved:
             batch.notify()
 
     def next_ms(self) -> int | None:
         with self.lock:
             return self.accumulator.next_linger_ms()
+
+    def _close(self, partition: int) -> Batch:
+        batch = self.accumulator.close(partition)
+        self._advance_sticky(partition)
+        return batch
 
     def _keep_failed(self, batch: Batch) -> None:
         self.failed_count += batch.count
@@ -175,13 +207,17 @@ class Outbox:
         found = self.io.core.routing.routes.get(self.route.name)
         if found is not None and found is not self.route:
             self.route = found
-            self.slots = found.slots or (0,) * SLOT_COUNT
+            self.table = _table_of(found)
             self.sticky = self._sticky.current(found)
 
     def _advance_sticky(self, partition: int) -> None:
         if partition == self.sticky:
             self._sticky.advance()
             self.sticky = self._sticky.current(self.route)
+
+
+def _table_of(route: TopicRoute) -> tuple[Sequence[int], int]:
+    return route.slots or (0,) * SLOT_COUNT, route.table_version
 
 
 def _failures_of(batch: Batch) -> list[Failure]:

@@ -1,81 +1,57 @@
 """``Client``: the synchronous face. One I/O thread and one metadata cache; producers and readers are its children.
 
-Nothing is started by hand and nothing waits without a deadline. After ``fork()`` the child's use of anything made before it
-raises ClosedError and touches nothing of the parent's.
+Nothing is started by hand and nothing waits without a deadline.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import os
-import random
 import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Literal, TypeVar, overload
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeVar, Unpack, overload
 
-from msgspec import Struct
-
-from zmqmq.client.accumulator import Accumulator
 from zmqmq.client.admin import Admin
-from zmqmq.client.arguments import (
-    Places,
-    Seconds,
-    acks_of,
-    addresses_of,
-    bytes_of,
-    check_partitions,
-    maybe_seconds_of,
-    offsets_of,
-    seconds_of,
-    stops_of,
-)
+from zmqmq.client.arguments import Places, Seconds, acks_of, seconds_of
 from zmqmq.client.asking import Asker
+from zmqmq.client.base import PRODUCERS_MAX, BaseClient, ClientStats
 from zmqmq.client.core import ClientCore
-from zmqmq.client.fetcher import BUFFER_BYTES_MAX, Fetcher
-from zmqmq.client.handles import BatchHandle, Failure, Handle
+from zmqmq.client.fetcher import BUFFER_BYTES_MAX
+from zmqmq.client.gathering import Headers
+from zmqmq.client.intake import Intake
 from zmqmq.client.io_thread import IoThread
-from zmqmq.client.outbox import Outbox
-from zmqmq.client.producer import Headers, Producer
-from zmqmq.client.reader import Inbox, Reader, stop_on_signals
-from zmqmq.client.routing import route_of
-from zmqmq.client.sender import Sender
-from zmqmq.client.serde import Serde, raw
-from zmqmq.errors import ClosedError, InvalidConfig, UnknownTopic, ZmqmqError
-from zmqmq.model import BATCH_BYTES_MAX, Acks, Delivery, Offset
-from zmqmq.topic_config import stored_config
+from zmqmq.client.opening import (
+    BATCH_BYTES,
+    BUFFER_BYTES,
+    DELIVERY_TIMEOUT_S,
+    GRACE_S,
+    LINGER_S,
+    MAX_BLOCK_S,
+    TIMEOUT_S,
+    Compression,
+    ProducerArguments,
+    ProducerSettings,
+    ReaderArguments,
+    ReaderSettings,
+    leave_producer,
+    leave_reader,
+    open_producer,
+    open_reader,
+)
+from zmqmq.client.producer import Producer
+from zmqmq.client.reader import Reader
+from zmqmq.client.serde import Serde
+from zmqmq.errors import ClosedError, UnknownTopic, ZmqmqError
+from zmqmq.model import Acks, Delivery, Offset
 
 V = TypeVar("V")
 
-TIMEOUT_S: Final = 5.0
-LINGER_S: Final = 0.005
-BATCH_BYTES: Final = 256 << 10
-BUFFER_BYTES: Final = 32 << 20
-MAX_BLOCK_S: Final = 30.0
-DELIVERY_TIMEOUT_S: Final = 30.0
-PRODUCERS_MAX: Final = 256
-"""Producers that ``produce`` keeps ready, one per topic, acks and timeout; the oldest ends beyond it."""
-_GRACE_S: Final = 2.0
-"""Beyond a delivery timeout, for the I/O thread to say so."""
-_BATCH_ROOM_BYTES: Final = 64 << 10
 
-Compression = Literal["zstd", "none"]
-
-
-class ClientStats(Struct, frozen=True):
-    """Counters of one client since its start."""
-
-    connections: dict[str, str]
-    requests_sent: int
-    buffered_bytes: int
-    producers: int
-    readers: int
-
-
-class Client:
+class Client(BaseClient):
     """A connection to a cluster. Safe to use from many threads; a context manager."""
 
     def __init__(
@@ -83,25 +59,15 @@ class Client:
     ) -> None:
         """``brokers``: addresses to begin with (a list, or one string with commas); $ZMQMQ_BROKERS or tcp://127.0.0.1:5570
         without. Connects when it is first used. ``timeout``: how long calls wait unless they say otherwise."""
-        self.closed: ZmqmqError | None = ClosedError("the client did not start")
-        self.addresses = addresses_of(brokers)
-        self.client_id = client_id
-        self.timeout = seconds_of("timeout", timeout, low=0.001)
-        self._random = random.Random()
-        core = ClientCore(self.addresses, client_id=client_id, random=self._random)
-        self._io = IoThread(core, name or f"zmqmq-client-{client_id or hex(id(self))}")
+        super().__init__(brokers, client_id, timeout)
+        self._io = IoThread(self._core, name or f"zmqmq-client-{client_id or hex(id(self))}")
         self._asker = Asker(self._io, self.timeout)
         self._lock = threading.Lock()
-        self._outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
         self._producers: weakref.WeakSet[Producer[Any]] = weakref.WeakSet()
         self._readers: weakref.WeakSet[Reader[Any]] = weakref.WeakSet()
         self._ready_producers: dict[tuple[str, int, float], Producer[bytes]] = {}
         self.admin = Admin(self._asker)
-        self.closed = None
-        _clients.add(self)
-
-    def __repr__(self) -> str:
-        return f"Client({','.join(self.addresses)} {'closed' if self.closed else 'open'})"
+        self._begin()
 
     # -- producing ----------------------------------------------------------------------------------
 
@@ -127,42 +93,15 @@ class Client:
             raise
         try:
             handle = producer.send(value, key=key, headers=headers, partition=partition, timestamp=timestamp)
-            return handle.result(max(0.0, deadline - time.monotonic()) + _GRACE_S)
+            return handle.result(max(0.0, deadline - time.monotonic()) + GRACE_S)
         except (UnknownTopic, ClosedError):
             self._forget_producer(producer)  # the topic may have been made anew, with another id
             raise
 
     @overload
-    def producer(
-        self,
-        topic: str,
-        *,
-        value: Serde[V],
-        key: Serde[Any] | None = None,
-        acks: Acks = "all",
-        linger: Seconds = LINGER_S,
-        compression: Compression | None = None,
-        idempotent: bool = True,
-        max_block: Seconds = MAX_BLOCK_S,
-        batch_bytes: int = BATCH_BYTES,
-        buffer_bytes: int = BUFFER_BYTES,
-        delivery_timeout: Seconds = DELIVERY_TIMEOUT_S,
-    ) -> Producer[V]: ...
+    def producer(self, topic: str, *, value: Serde[V], **arguments: Unpack[ProducerArguments]) -> Producer[V]: ...
     @overload
-    def producer(
-        self,
-        topic: str,
-        *,
-        key: Serde[Any] | None = None,
-        acks: Acks = "all",
-        linger: Seconds = LINGER_S,
-        compression: Compression | None = None,
-        idempotent: bool = True,
-        max_block: Seconds = MAX_BLOCK_S,
-        batch_bytes: int = BATCH_BYTES,
-        buffer_bytes: int = BUFFER_BYTES,
-        delivery_timeout: Seconds = DELIVERY_TIMEOUT_S,
-    ) -> Producer[bytes]: ...
+    def producer(self, topic: str, **arguments: Unpack[ProducerArguments]) -> Producer[bytes]: ...
     def producer(
         self,
         topic: str,
@@ -179,21 +118,28 @@ class Client:
         delivery_timeout: Seconds = DELIVERY_TIMEOUT_S,
     ) -> Producer[Any]:
         """A producer of one topic. ``compression`` is the topic's setting unless given. Raises UnknownTopic."""
-        outbox = self._outbox(
-            topic,
-            acks=acks_of(acks),
-            idempotent=idempotent,
-            linger=seconds_of("linger", linger, high=3600.0),
+        settings = ProducerSettings.of(
+            value,
+            key=key,
+            acks=acks,
+            linger=linger,
             compression=compression,
-            batch_bytes=bytes_of("batch_bytes", batch_bytes, 1, BATCH_BYTES_MAX - _BATCH_ROOM_BYTES),
-            buffer_bytes=bytes_of("buffer_bytes", buffer_bytes, batch_bytes, 1 << 40),
-            delivery_timeout=seconds_of("delivery_timeout", delivery_timeout, low=0.001),
-            timeout=self.timeout,
+            idempotent=idempotent,
+            max_block=max_block,
+            batch_bytes=batch_bytes,
+            buffer_bytes=buffer_bytes,
+            delivery_timeout=delivery_timeout,
         )
-        return self._producer(outbox, value or raw(), key, seconds_of("max_block", max_block))
+        return self._producer(topic, settings, self.timeout)
 
-    def _producer(self, outbox: Outbox, value: Serde[V], key: Serde[Any] | None, max_block: float) -> Producer[V]:
-        producer = Producer(outbox, value, key, max_block=max_block, on_close=lambda: self._end_outbox(outbox))
+    def _producer(self, topic: str, settings: ProducerSettings, timeout: float) -> Producer[Any]:
+        self._check_open()
+        outbox = self._asker.run(open_producer(self._io, topic, settings, self._random, timeout=timeout))
+        leave = partial(leave_producer, outbox)
+        producer: Producer[Any] = Producer(
+            outbox, settings.value, settings.key, max_block=settings.max_block, on_close=lambda: self._maybe_in_io(leave)
+        )
+        self._outboxes.add(outbox)
         self._producers.add(producer)
         return producer
 
@@ -202,19 +148,7 @@ class Client:
         found = self._ready_producers.get((topic, acks, seconds))
         if found is not None:
             return found
-        outbox = self._outbox(
-            topic,
-            acks=acks,
-            idempotent=True,
-            linger=0.0,
-            compression=None,
-            batch_bytes=BATCH_BYTES,
-            buffer_bytes=BUFFER_BYTES,
-            delivery_timeout=seconds,
-            timeout=seconds,
-        )
-        outbox.keeps_failures = False
-        made = self._producer(outbox, raw(), None, seconds)
+        made = self._producer(topic, ProducerSettings.for_single_records(acks, seconds), seconds)
         with self._lock:
             kept = self._ready_producers.setdefault((topic, acks, seconds), made)
             oldest = self._ready_producers[next(iter(self._ready_producers))] if len(self._ready_producers) > PRODUCERS_MAX else None
@@ -230,87 +164,12 @@ class Client:
         with contextlib.suppress(ZmqmqError):  # each record's caller got its own error
             producer.close(self.timeout)
 
-    def _outbox(
-        self,
-        topic: str,
-        *,
-        acks: int,
-        idempotent: bool,
-        linger: float,
-        compression: Compression | None,
-        batch_bytes: int,
-        buffer_bytes: int,
-        delivery_timeout: float,
-        timeout: float,
-    ) -> Outbox:
-        self._check_open()
-        info, reply = self._asker.topic(topic, timeout)
-        route = route_of(info)
-        chosen = compression or stored_config(info.config).compression
-        if chosen not in {"zstd", "none"}:
-            raise InvalidConfig(f"compression is {chosen!r}", hint='it must be "zstd" or "none"')
-        accumulator = Accumulator(
-            topic,
-            batch_bytes=batch_bytes,
-            buffer_bytes=buffer_bytes,
-            linger_ms=int(linger * 1000),
-            delivery_ms=int(delivery_timeout * 1000),
-        )
-        core = self._io.core
-        sender = Sender(topic, acks=acks, idempotent=idempotent, leader=core.leader_of(topic))
-        turn = self._random.randrange(max(1, route.partition_count))
-        outbox = Outbox(self._io, sender, accumulator, route, compress=chosen == "zstd", turn=turn)
-
-        def join(core: ClientCore) -> None:
-            core.add_sender(sender)
-            core.routing.on_reply(reply, is_refresh=False)
-            self._io.add(outbox)
-
-        self._asker.in_io(join)
-        self._outboxes.add(outbox)
-        return outbox
-
-    def _end_outbox(self, outbox: Outbox) -> None:
-        """Fail what is left, and part from it."""
-
-        def leave(core: ClientCore) -> None:
-            outbox.before(0)
-            outbox.sender.fail_all("were not delivered before the producer was closed")
-            outbox.after()
-            self._io.remove(outbox)
-            core.remove_sender(outbox.sender)
-
-        if self._io.is_alive:
-            with contextlib.suppress(ClosedError):  # the thread ended meanwhile, and failed them itself
-                self._asker.in_io(leave)
-
     # -- reading ------------------------------------------------------------------------------------
 
     @overload
-    def reader(
-        self,
-        topic: str,
-        *,
-        value: Serde[V],
-        partitions: Sequence[int] | None = None,
-        start: Places = Offset.START,
-        stop: Places | None = None,
-        key: Serde[Any] | None = None,
-        timeout: Seconds | None = None,
-        buffer_bytes: int = BUFFER_BYTES_MAX,
-    ) -> Reader[V]: ...
+    def reader(self, topic: str, *, value: Serde[V], **arguments: Unpack[ReaderArguments]) -> Reader[V]: ...
     @overload
-    def reader(
-        self,
-        topic: str,
-        *,
-        partitions: Sequence[int] | None = None,
-        start: Places = Offset.START,
-        stop: Places | None = None,
-        key: Serde[Any] | None = None,
-        timeout: Seconds | None = None,
-        buffer_bytes: int = BUFFER_BYTES_MAX,
-    ) -> Reader[bytes]: ...
+    def reader(self, topic: str, **arguments: Unpack[ReaderArguments]) -> Reader[bytes]: ...
     def reader(
         self,
         topic: str,
@@ -326,34 +185,24 @@ class Client:
         """Read partitions (all, unless given) without a group. ``start`` and ``stop``: an Offset, a number, a time, or a mapping
         from partition to one. ``timeout``: iteration ends after so long without a message. Raises UnknownTopic."""
         self._check_open()
-        idle = maybe_seconds_of("timeout", timeout)
-        info, reply = self._asker.topic(topic)
-        known = sorted(partition.partition for partition in info.partitions)
-        check_partitions(partitions or (), known, topic)
-        wanted = known if partitions is None else sorted(set(partitions))
-        core = self._io.core
-        starts, stops = offsets_of(start, wanted, Offset.START), stops_of(stop, wanted)
-        fetcher = Fetcher(info.topic_id, starts, stops, leader=core.leader_of(topic), buffer_bytes=buffer_bytes)
-        inbox = Inbox(self._io, fetcher)
-
-        def join(core: ClientCore) -> None:
-            core.add_fetcher(topic, fetcher)
-            core.routing.on_reply(reply, is_refresh=False)
-            self._io.add(inbox)
-
-        def leave(core: ClientCore) -> None:
-            self._io.remove(inbox)
-            core.remove_fetcher(fetcher)
-
-        self._asker.in_io(join)
-        reader = Reader(
-            inbox, topic, wanted, value or raw(), key, timeout=idle, patience=self.timeout, on_close=lambda: self._maybe_in_io(leave)
+        settings = ReaderSettings.of(
+            value, key=key, partitions=partitions, start=start, stop=stop, timeout=timeout, buffer_bytes=buffer_bytes
         )
+        intake = self._asker.run(open_reader(self._io, topic, settings))
+        leave = partial(leave_reader, intake.inbox)
+        reader: Reader[Any] = Reader(
+            intake,
+            timeout=settings.timeout,
+            patience=self.timeout,
+            seek=partial(_seek, self._asker, intake),
+            on_close=lambda: self._maybe_in_io(leave),
+        )
+        self._intakes.add(intake)
         self._readers.add(reader)
         return reader
 
     def _maybe_in_io(self, function: Callable[[ClientCore], None]) -> None:
-        if self.closed is None and self._io.is_alive:
+        if self._io.is_alive:
             with contextlib.suppress(ClosedError):  # the thread ended meanwhile
                 self._asker.in_io(function)
 
@@ -361,11 +210,7 @@ class Client:
 
     def stats(self) -> ClientStats:
         """What this client did and holds."""
-        connections, requests = self._asker.in_io(
-            lambda core: ({session.address: session.state.value for session in core.sessions()}, core.requests_sent())
-        )
-        buffered = sum(outbox.accumulator.buffered_bytes for outbox in self._outboxes)
-        return ClientStats(connections, requests, buffered, len(self._producers), len(self._readers))
+        return self._asker.in_io(self._stats_of)
 
     def close(self, timeout: Seconds | None = None) -> None:
         """Flush the producers, then end. Takes ``timeout`` (the client's, unless given) and a little; what is not delivered by
@@ -383,7 +228,7 @@ class Client:
                 except ZmqmqError as error:
                     failure = failure or error
         finally:
-            self._io.close(_GRACE_S)
+            self._io.close(GRACE_S)
             for reader in list(self._readers):
                 reader.close()
         if failure is not None:
@@ -405,60 +250,13 @@ class Client:
             warnings.warn(f"{self!r} was dropped without close(); use 'with'", ResourceWarning, stacklevel=2)
             self._io.close(0.0)
 
-    def _check_open(self) -> None:
-        if self.closed is not None:
-            raise type(self.closed)(str(self.closed), hint=self.closed.hint)
+    def locks(self) -> Iterable[threading.Lock]:
+        return [self._lock, *super().locks()]
 
-    # -- fork ---------------------------------------------------------------------------------------
-
-    def _locks(self) -> Iterator[threading.Lock]:
-        yield self._lock
-        for outbox in list(self._outboxes):
-            yield outbox.lock
-
-    def _on_forked(self) -> None:
-        """In the child: nothing of the parent's is used any more, and nobody waits for it."""
-        error = ClosedError("the client was made before fork(); only the parent may use it", hint="make a Client in each process")
-        self.closed = error
+    def on_forked(self, error: ClosedError) -> None:
         self._io.abandon(error)
-        for outbox in self._outboxes:
-            outbox.on_forked(error)
-        for reader in self._readers:
-            reader.closed = error
+        super().on_forked(error)
 
 
-_clients: weakref.WeakSet[Client] = weakref.WeakSet()
-_held: list[threading.Lock] = []
-
-
-def _before_fork() -> None:
-    """No lock may be held by a thread that will not exist in the child."""
-    for client in list(_clients):
-        for lock in client._locks():  # noqa: SLF001 - this module's own
-            lock.acquire()
-            _held.append(lock)
-
-
-def _after_fork() -> None:
-    while _held:
-        _held.pop().release()
-
-
-def _after_fork_in_child() -> None:
-    _after_fork()
-    for client in list(_clients):
-        client._on_forked()  # noqa: SLF001 - this module's own
-
-
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
-
-__all__ = [
-    "BatchHandle",
-    "Client",
-    "ClientStats",
-    "Failure",
-    "Handle",
-    "Producer",
-    "Reader",
-    "stop_on_signals",
-]
+def _seek(asker: Asker, intake: Intake[Any], places: Mapping[int, Offset]) -> Mapping[int, int]:
+    return asker.in_io(lambda _core: intake.seek_in_fetcher(places))

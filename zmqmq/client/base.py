@@ -1,0 +1,80 @@
+"""What ``Client`` and ``AsyncClient`` have in common: their arguments, their state, and what they tell of it."""
+
+from __future__ import annotations
+
+import random
+import threading
+import weakref
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from msgspec import Struct
+
+from zmqmq.client.arguments import Seconds, addresses_of, seconds_of
+from zmqmq.client.core import ClientCore
+from zmqmq.client.forking import tell_of_forks
+from zmqmq.client.intake import Intake
+from zmqmq.client.outbox import Outbox
+from zmqmq.errors import ClosedError, ZmqmqError
+
+PRODUCERS_MAX: Final = 256
+"""Producers that ``produce`` keeps ready, one per topic, acks and timeout; the oldest ends beyond it."""
+
+
+class ClientStats(Struct, frozen=True):
+    """Counters of one client since its start."""
+
+    connections: dict[str, str]
+    requests_sent: int
+    buffered_bytes: int
+    producers: int
+    readers: int
+
+
+class BaseClient:
+    """A subclass calls ``_begin`` when it is able to close what it holds."""
+
+    def __init__(self, brokers: str | Sequence[str] | None, client_id: str, timeout: Seconds) -> None:
+        self.closed: ZmqmqError | None = ClosedError("the client did not start")
+        """Why nothing can be asked of the client any more, or not yet."""
+        self.addresses = addresses_of(brokers)
+        self.client_id = client_id
+        self.timeout = seconds_of("timeout", timeout, low=0.001)
+        self._random = random.Random()
+        self._core = ClientCore(self.addresses, client_id=client_id, random=self._random)
+        self._outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
+        self._intakes: weakref.WeakSet[Intake[Any]] = weakref.WeakSet()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({','.join(self.addresses)} {'closed' if self.closed else 'open'})"
+
+    def locks(self) -> Iterable[threading.Lock]:
+        """For ``forking``."""
+        return [outbox.lock for outbox in list(self._outboxes)]
+
+    def on_forked(self, error: ClosedError) -> None:
+        """For ``forking``."""
+        self.closed = error
+        for outbox in self._outboxes:
+            outbox.on_forked(error)
+        for intake in self._intakes:
+            intake.closed = error
+
+    def _begin(self) -> None:
+        self.closed = None
+        tell_of_forks(self)
+
+    def _check_open(self) -> None:
+        if self.closed is not None:
+            raise type(self.closed)(str(self.closed), hint=self.closed.hint)
+
+    def _stats_of(self, core: ClientCore) -> ClientStats:
+        """On the engine's side."""
+        outboxes = [outbox for outbox in self._outboxes if outbox.closed is None]
+        return ClientStats(
+            {session.address: session.state.value for session in core.sessions()},
+            core.requests_sent(),
+            sum(outbox.accumulator.buffered_bytes for outbox in self._outboxes),
+            len(outboxes),
+            sum(intake.closed is None for intake in self._intakes),
+        )
