@@ -12,10 +12,13 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from zmqmq.broker.http import HttpServer
 from zmqmq.broker.loop import CLOSE_TIMEOUT_S, START_TIMEOUT_S, Loop, open_store
 from zmqmq.errors import ClosedError, InvalidConfig, TimeoutError
 from zmqmq.store.disk import RealDisk
+from zmqmq.transport.guard import CONNECTIONS_MIN, connections_possible
 from zmqmq.transport.registry import SCHEME as INPROC
 from zmqmq.transport.router import RouterTransport
 from zmqmq.transport.wakeup import Wakeup
@@ -45,7 +48,10 @@ class Broker:
         self.config = config
         self._disk: Disk = disk if disk is not None else RealDisk()
         self._wakeup = Wakeup()
-        self._transport = RouterTransport()
+        possible = connections_possible()
+        if possible < config.limits.connections_max:  # so that those who come first are told, before descriptors run out
+            self.config = config = msgspec.structs.replace(config, limits=msgspec.structs.replace(config.limits, connections_max=possible))
+        self._transport = RouterTransport(connections_max=_with_room(config.limits.connections_max))
         self._loop: Loop | None = None
         self._http: HttpServer | None = None
         self._thread: threading.Thread | None = None
@@ -197,6 +203,11 @@ class Broker:
             self._http.abandon()
         if self._loop is not None:
             self._loop.store.abandon()
+
+
+def _with_room(connections_max: int) -> int:
+    """Beyond the bound that a Hello is told of, connections are cut without a word."""
+    return connections_max + connections_max // 4 + CONNECTIONS_MIN
 
 
 def _after_fork_in_child() -> None:

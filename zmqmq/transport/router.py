@@ -8,8 +8,8 @@ A peer that is gone is reported once. Owned by one thread.
 
 from __future__ import annotations
 
-import contextlib
 import errno
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,7 @@ import zmq
 
 from zmqmq.errors import AddressInUse, InvalidConfig
 from zmqmq.ports import Buffer
+from zmqmq.transport.guard import Guard
 from zmqmq.transport.registry import SCHEME, Lease, serve, withdraw
 from zmqmq.transport.sockets import GONE, Context, new_context, new_router
 
@@ -63,12 +64,13 @@ class _Peer:
 class RouterTransport:
     """Implements ``ports.Transport``. ``endpoints`` are the addresses it listens on, with real port numbers."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, connections_max: int = sys.maxsize) -> None:
         self.endpoints: list[str] = []
         self.dropped_count = 0
         self._context: Context = new_context()
         self._leases: list[tuple[str, Lease]] = []
         self._socket = new_router(self._context)
+        self._guard = Guard(self._context, self._socket, connections_max)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._peers: dict[bytes, _Peer] = {}
@@ -107,9 +109,12 @@ class RouterTransport:
     def receive(self, count_max: int) -> list[tuple[bytes, list[Buffer]]]:
         """Up to so many messages that wait: routing id and frames."""
         messages: list[tuple[bytes, list[Buffer]]] = []
-        with contextlib.suppress(zmq.Again):
+        self._guard.before_receiving()
+        try:
             while len(messages) < count_max:
                 messages.append(self._receive_one())
+        except zmq.Again:
+            self._guard.after_receiving()
         return messages
 
     def _receive_one(self) -> tuple[bytes, list[Buffer]]:
@@ -117,10 +122,14 @@ class RouterTransport:
         frame = receive(zmq.NOBLOCK, copy=False)
         source = frame.bytes
         frames: list[Buffer] = []
+        total = 0
         while frame.more:
             frame = receive(zmq.NOBLOCK, copy=False)
+            size = len(frame)
+            total += size
             if len(frames) < FRAMES_MAX:
-                frames.append(frame.bytes if len(frame) < _VIEW_FROM_BYTES else frame.buffer)
+                frames.append(frame.bytes if size < _VIEW_FROM_BYTES else frame.buffer)
+        self._guard.on_message(source, frame, total)
         return source, frames
 
     def send(self, target: bytes, frames: Sequence[Buffer]) -> bool:
@@ -156,6 +165,16 @@ class RouterTransport:
         """What all peers together have not taken, as far as it is tracked."""
         return self._unread_bytes
 
+    @property
+    def cut_count(self) -> int:
+        """Connections that were ended because there were too many, or because they sent too much."""
+        return self._guard.cut_count
+
+    @property
+    def connection_count(self) -> int:
+        """TCP and ipc connections, as of the last look."""
+        return len(self._guard)
+
     def close(self) -> None:
         """Stop listening. What was handed to ZeroMQ has CLOSE_LINGER_MS to leave."""
         if self._closed:
@@ -163,6 +182,7 @@ class RouterTransport:
         self._closed = True
         for endpoint, lease in self._leases:
             withdraw(endpoint, lease)
+        self._guard.close()
         self._socket.close(linger=CLOSE_LINGER_MS)
         if self._leases:
             for _, lease in self._leases:
