@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from operator import length_hint
 from typing import Any, Final, Generic, TypeVar
 
@@ -101,6 +102,7 @@ class Intake(Generic[V]):
         self._generations = dict.fromkeys(self._positions, 0)
         self._unfinished = set(self._positions)
         self._failed: dict[int, ZmqmqError] = {}
+        self._deferred: ZmqmqError | None = None
         self._partition = -1
         self._end = -1
 
@@ -130,6 +132,21 @@ class Intake(Generic[V]):
             return Step.END
         return step
 
+    def take(self, max_messages: int) -> list[Message[V]]:
+        """What is there, without waiting. An error that comes behind messages is raised by the next call."""
+        messages = list(islice(self.rest, max_messages))
+        while len(messages) < max_messages:
+            try:
+                if self.advance() is not Step.MESSAGES:
+                    break
+            except ZmqmqError as error:
+                if not messages:
+                    raise
+                self._deferred = error
+                break
+            messages += islice(self.rest, max_messages - len(messages))
+        return messages
+
     def stop(self) -> None:
         """Hand out no more, for good. From any thread, or a signal handler; wakes nobody."""
         was_stopped, self.is_stopped = self.is_stopped, True
@@ -140,6 +157,9 @@ class Intake(Generic[V]):
 
     def check(self) -> None:
         self.check_open()
+        if self._deferred is not None:
+            error, self._deferred = self._deferred, None
+            raise error
         for error in self._failed.values():
             raise error
 
@@ -162,8 +182,10 @@ class Intake(Generic[V]):
             item = news.popleft()
             if item.generation == self._generations[item.partition]:
                 self._take(item)
-        self.check()
-        return bool(news) or -1 not in self._positions.values()
+        is_settled = -1 not in self._positions.values()
+        if not is_settled:
+            self.check()
+        return bool(news) or is_settled
 
     def position(self) -> dict[int, int]:
         """The next offset of each partition: what was handed out lies before it."""
@@ -197,6 +219,7 @@ class Intake(Generic[V]):
             self._failed.pop(number, None)
             self._positions[number] = -1
             self._unfinished.add(number)
+        self._deferred = None
         self._generations.update(generations)
 
     # -- news ---------------------------------------------------------------------------------------
@@ -224,7 +247,10 @@ class Intake(Generic[V]):
             messages = self._messages_of(chunk)
         except InvalidRecord as error:
             place = f"{self.topic}-{chunk.partition}@{header.base_offset}"
-            found = InvalidRecord(f"{place}: {error}", hint="ask for it again with seek(); on the broker: zmqmq log verify")
+            found = InvalidRecord(
+                f"{place}: {error}",
+                hint=f"go on behind it with seek({header.end_offset}, partition={chunk.partition}); on the broker: zmqmq log verify",
+            )
             self._failed[chunk.partition] = found
             self._end = chunk.wanted
             raise found from error
