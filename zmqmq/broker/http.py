@@ -1,14 +1,18 @@
 """What a load balancer or an orchestrator asks: /livez (the process answers) and /readyz (it serves).
 
-The standard library's server in a thread of its own; it reads two plain values of the broker and touches
-nothing else. Bounded: one thread, one request at a time, a short time for each.
+The standard library's server; it reads two plain values of the broker and touches nothing else. Bounded: so many
+requests at a time, a short time for each, and the oldest makes room, so that nobody can keep the others out.
 """
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import TYPE_CHECKING, Final
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any, Final
 
 from zmqmq.broker.config import http_address
 from zmqmq.errors import AddressInUse, InvalidConfig
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 REQUEST_TIMEOUT_S: Final = 2.0
+"""For a whole request, from its connection to its answer."""
+REQUESTS_MAX: Final = 64
 _TEXT: Final = "text/plain; charset=utf-8"
 
 
@@ -48,13 +54,43 @@ class HttpServer:
         self._server.socket.close()
 
 
-class _Server(HTTPServer):
+class _Server(ThreadingMixIn, HTTPServer):
     allow_reuse_address = True
-    request_queue_size = 16
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], unready: Callable[[], str]) -> None:
         self.unready = unready
+        self._lock = threading.Lock()
+        self._open: dict[socket.socket, float] = {}
+        """Requests under way, the oldest first, and their deadlines."""
         super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            if len(self._open) >= REQUESTS_MAX:
+                self._end_oldest()
+            self._open[request] = time.monotonic() + REQUEST_TIMEOUT_S
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called by the server's loop between requests, at least every 0.1 s."""
+        with self._lock:
+            while self._open and next(iter(self._open.values())) < time.monotonic():
+                self._end_oldest()
+
+    def _end_oldest(self) -> None:
+        """Its thread finds the connection ended, and ends too."""
+        request = next(iter(self._open))
+        del self._open[request]
+        with contextlib.suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A peer that breaks off is no news."""
