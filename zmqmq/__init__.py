@@ -1,6 +1,7 @@
 """zmqmq: a durable message log that comes with ``pip install``.
 
-``open(path)`` runs the real broker inside this process; ``Client(address)`` talks to one that runs elsewhere.
+``open(path)`` runs the real broker inside this process; ``Client(address)`` talks to one that runs elsewhere, and so does
+``AsyncClient(address)`` from an event loop.
 Names are loaded when they are first used, so that importing the package costs next to nothing.
 """
 
@@ -10,6 +11,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from zmqmq import errors
+    from zmqmq.client.aio.client import AsyncClient
+    from zmqmq.client.aio.handles import AsyncBatchHandle, AsyncHandle
+    from zmqmq.client.aio.producer import AsyncProducer
+    from zmqmq.client.aio.reader import AsyncReader
     from zmqmq.client.base import ClientStats
     from zmqmq.client.handles import BatchHandle, Failure, Handle
     from zmqmq.client.message import Message
@@ -25,6 +30,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncBatchHandle",
+    "AsyncClient",
+    "AsyncHandle",
+    "AsyncProducer",
+    "AsyncReader",
     "BatchHandle",
     "Client",
     "ClientStats",
@@ -52,6 +62,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AsyncBatchHandle": "zmqmq.client.aio.handles",
+    "AsyncClient": "zmqmq.client.aio.client",
+    "AsyncHandle": "zmqmq.client.aio.handles",
+    "AsyncProducer": "zmqmq.client.aio.producer",
+    "AsyncReader": "zmqmq.client.aio.reader",
     "Client": "zmqmq.client.sync",
     "ClientStats": "zmqmq.client.base",
     "BatchHandle": "zmqmq.client.handles",

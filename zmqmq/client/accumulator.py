@@ -24,6 +24,8 @@ from zmqmq.errors import ZmqmqError
 RECORD_OVERHEAD_BYTES: Final = 24
 """Counted per record on top of key, value and headers."""
 GRANT_BYTES: Final = 16 << 10
+EMPTY_MS: Final = 1_000
+"""An open batch that has no record so long after its time to leave is forgotten."""
 
 _timestamp_delta: Final = attrgetter("timestamp_delta")
 
@@ -169,15 +171,21 @@ class Accumulator:
         return batch
 
     def close_lingering(self, now_ms: int) -> list[Batch]:
-        """Close what has gathered long enough; the batches want packing."""
+        """Close what has gathered long enough; the batches want packing. One that never got a record goes: its producer was
+        interrupted."""
+        for batch in [batch for batch in self.open.values() if not batch.records and batch.linger_ms + EMPTY_MS <= now_ms]:
+            self._discard(batch)
         due = [partition for partition, batch in self.open.items() if batch.linger_ms <= now_ms and batch.records]
         return [self.close(partition) for partition in due]
 
     def close_all(self) -> list[Batch]:
-        return [self.close(partition) for partition in list(self.open) if self.open[partition].records]
+        """Close every open batch; whoever is about to add to an empty one has to ask for ``room`` again."""
+        for batch in [batch for batch in self.open.values() if not batch.records]:
+            self._discard(batch)
+        return [self.close(partition) for partition in list(self.open)]
 
     def next_linger_ms(self) -> int | None:
-        return min((batch.linger_ms for batch in self.open.values()), default=None)
+        return min((batch.linger_ms if batch.records else batch.linger_ms + EMPTY_MS for batch in self.open.values()), default=None)
 
     def take_line(self) -> list[Batch]:
         """The closed batches, in order of closing. They may still lack their payload."""
@@ -198,6 +206,10 @@ class Accumulator:
         self.buffered_bytes -= batch.granted
         batch.granted = 0
         self._check()
+
+    def _discard(self, batch: Batch) -> None:
+        del self.open[batch.partition]
+        self.release(batch)
 
     def _check(self) -> None:
         assert self.buffered_bytes >= 0

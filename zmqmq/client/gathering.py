@@ -77,7 +77,7 @@ class Gatherer:
         open_batch = outbox.accumulator.open.get
         is_raw = encode is encode_raw
         is_plain_key = encode_key is encode_plain_key
-        time_ns, overhead = time.time_ns, RECORD_OVERHEAD_BYTES
+        time_ns, overhead, poke = time.time_ns, RECORD_OVERHEAD_BYTES, outbox.io.poke
         size_max = message_bytes_max + overhead
 
         def put(
@@ -103,6 +103,7 @@ class Gatherer:
             if size > size_max:
                 raise _too_large(outbox.route.name, size - overhead, message_bytes_max)
             now_ms = time_ns() // 1_000_000 if timestamp is None else _milliseconds(timestamp)
+            has_asked = False
             while True:
                 target = outbox.sticky if partition is None else partition
                 try:
@@ -117,10 +118,14 @@ class Gatherer:
                             batch.chosen_by(table_version)
                         if timestamp is not None:
                             batch.has_own_times = True
-                        return handle(batch, index)
+                        break
                 finally:
                     release()
                 make_room(target, size, now_ms)
+                has_asked = True
+            if has_asked:  # not before the record is there: the batch might be looked at too early, and again and again
+                poke(batch.linger_ms)
+            return handle(batch, index)
 
         return put
 

@@ -66,8 +66,8 @@ class Outbox:
     # -- on the application's side ------------------------------------------------------------------
 
     def make_room(self, partition: int, size: int, timestamp_ms: int) -> bool:
-        """Close what is full, or get the open batch a larger grant. False: the buffer is full; ``space`` tells when to try
-        again."""
+        """Close what is full, or get the open batch a larger grant, to be poked when the record is in it. False: the buffer is
+        full; ``space`` tells when to try again."""
         with self.lock:
             self.check_open()
             if partition not in self.route.leaders:
@@ -77,8 +77,6 @@ class Outbox:
             batch = None if closed is not None else self.accumulator.room(partition, size, timestamp_ms, monotonic_ms())
         if closed is not None:
             self.pack_and_poke(closed)
-        elif batch is not None:
-            self.io.poke(batch.linger_ms)
         return closed is not None or batch is not None
 
     def close_full(self, partition: int) -> None:

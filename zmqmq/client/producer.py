@@ -67,6 +67,7 @@ class Producer(Generic[V]):
     def close(self, timeout: float | None = None) -> None:
         """Flush and end. Raises DeliveryFailed if a record was lost. What is not decided within ``timeout`` fails."""
         if self._outbox.closed is not None:
+            self._outbox.raise_failures()
             return
         try:
             self.flush(timeout)

@@ -10,7 +10,7 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import chain
 from types import FrameType
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -80,9 +80,9 @@ class Reader(Generic[V]):
         self._intake.inbox.notify()
 
     def _batch(self, max_messages: int, timeout: float | None) -> list[Message[V]]:
-        messages = list(islice(self._intake.rest, max_messages))
-        while len(messages) < max_messages and self._pull(0.0 if messages else timeout):
-            messages += islice(self._intake.rest, max_messages - len(messages))
+        messages = self._intake.take(max_messages)
+        if not messages and max_messages > 0 and self._pull(timeout):
+            messages = self._intake.take(max_messages)
         return messages
 
     def _iterators(self) -> Iterator[Iterator[Message[V]]]:
