@@ -18,7 +18,7 @@ from zmqmq.broker.http import HttpServer
 from zmqmq.broker.loop import CLOSE_TIMEOUT_S, START_TIMEOUT_S, Loop, open_store
 from zmqmq.errors import ClosedError, InvalidConfig, TimeoutError
 from zmqmq.store.disk import RealDisk
-from zmqmq.transport.guard import CONNECTIONS_MIN, connections_possible
+from zmqmq.transport.guard import CONNECTIONS_MIN, descriptors
 from zmqmq.transport.registry import SCHEME as INPROC
 from zmqmq.transport.router import RouterTransport
 from zmqmq.transport.wakeup import Wakeup
@@ -45,13 +45,10 @@ class Broker:
     def __init__(self, config: BrokerConfig, *, disk: Disk | None = None) -> None:
         if not __debug__:
             raise InvalidConfig("the broker does not run without assertions", hint="start python without -O and PYTHONOPTIMIZE")
-        self.config = config
+        self.config = _within_descriptors(config)
         self._disk: Disk = disk if disk is not None else RealDisk()
         self._wakeup = Wakeup()
-        possible = connections_possible()
-        if possible < config.limits.connections_max:  # so that those who come first are told, before descriptors run out
-            self.config = config = msgspec.structs.replace(config, limits=msgspec.structs.replace(config.limits, connections_max=possible))
-        self._transport = RouterTransport(connections_max=_with_room(config.limits.connections_max))
+        self._transport = RouterTransport(connections_max=_with_room(self.config.limits.connections_max))
         self._loop: Loop | None = None
         self._http: HttpServer | None = None
         self._thread: threading.Thread | None = None
@@ -203,6 +200,14 @@ class Broker:
             self._http.abandon()
         if self._loop is not None:
             self._loop.store.abandon()
+
+
+def _within_descriptors(config: BrokerConfig) -> BrokerConfig:
+    """The bounds as the process can hold them: who is over a bound is told, who gets no descriptor is not."""
+    connections, files = descriptors()
+    limits = msgspec.structs.replace(config.limits, connections_max=min(config.limits.connections_max, connections))
+    store = msgspec.structs.replace(config.store, open_files_max=min(config.store.open_files_max, files))
+    return msgspec.structs.replace(config, limits=limits, store=store)
 
 
 def _with_room(connections_max: int) -> int:

@@ -36,8 +36,11 @@ LOOK_S_PER_CONNECTION: Final = 20e-6
 EVENTS_WAITING_MAX: Final = 100_000
 """ZeroMQ's thread waits when there are more, so it has to be many."""
 CONNECTIONS_MIN: Final = 8
+FILES_MIN: Final = 8
 _FILES_OF_OTHERS: Final = 32
 """Descriptors that a process has open anyway."""
+_FILES_FOR_A_MOMENT: Final = 8
+"""Directories that are listed, files that a checkpoint opens."""
 _PEERS_WITHOUT_FD_MAX: Final = 1024
 _TCP_INFO_BYTES: Final = 256
 _BYTES_RECEIVED: Final = struct.Struct("=Q")
@@ -48,12 +51,13 @@ _NO_FD: Final = -1
 _EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED
 
 
-def connections_possible() -> int:
-    """As many as leave two in five file descriptors of this process to its files."""
+def descriptors() -> tuple[int, int]:
+    """How many connections and how many files this process may have open: three in five of its descriptors, and the rest."""
     files_max, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files_max == resource.RLIM_INFINITY:
-        return sys.maxsize
-    return max(CONNECTIONS_MIN, (files_max - _FILES_OF_OTHERS) * 3 // 5)
+        return sys.maxsize, sys.maxsize
+    free = files_max - _FILES_OF_OTHERS
+    return max(CONNECTIONS_MIN, free * 3 // 5), max(FILES_MIN, free * 2 // 5 - _FILES_FOR_A_MOMENT)
 
 
 class _Connection:
