@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -74,6 +76,7 @@ def _run(config: BrokerConfig, output: Output) -> int:
     from zmqmq.broker.server import Broker
     from zmqmq_cli import errors
 
+    _raise_descriptors()
     received: list[int] = []
     broker = Broker(config)
 
@@ -95,6 +98,13 @@ def _run(config: BrokerConfig, output: Output) -> int:
             signal.signal(number, handler)
     output.note("stopped")
     return errors.INTERRUPTED if signal.SIGINT in received else errors.OK
+
+
+def _raise_descriptors() -> None:
+    """As many open files as the system allows: the bound for connections follows from it."""
+    _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # some systems promise more than they give
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
 
 
 def _tell_recovery(report: RecoveryReport, output: Output) -> None:
