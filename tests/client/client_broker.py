@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 PROGRAM = """
@@ -50,3 +53,18 @@ class KillableBroker:
         self._process.wait(10)
         assert self._process.stdout is not None
         self._process.stdout.close()
+
+
+def interrupt_when_asleep(pid: int) -> None:
+    """Send SIGINT once the main thread waits in the kernel without having run for a moment."""
+    deadline = time.monotonic() + 10
+    before = ""
+    while time.monotonic() < deadline:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        state = f"{stat[0]} {stat[11]} {Path(f'/proc/{pid}/task/{pid}/status').read_text().partition('voluntary_ctxt_switches')[2]}"
+        if stat[0] == "S" and state == before:
+            os.kill(pid, signal.SIGINT)
+            return
+        before = state
+        threading.Event().wait(0.2)
+    raise AssertionError("the process never slept")

@@ -189,3 +189,14 @@ def test_a_reader_hears_of_a_broker_that_stays_away_but_goes_on_trying() -> None
     assert isinstance(failure, Failure)
     assert (failure.is_final, "refused" in str(failure.error)) == (False, True)
     assert len(list(fetcher.poll(2 + PATIENCE_MS, lambda _node: True))) == 1
+
+
+def test_a_retry_that_finds_no_connection_waits_for_one_without_turning() -> None:
+    world = World(random.Random(1), {0: [3]})
+    (call,) = [*world.fetcher.poll(1_000, lambda _node: True)]
+    assert isinstance(call, OffsetsCall)
+    world.fetcher.on_offsets(call, BrokerUnavailable("gone"), 1_000)
+    for now_ms in range(1_000, 5_000, 50):
+        assert [*world.fetcher.poll(now_ms, lambda _node: False)] == []
+        due_ms = world.fetcher.next_deadline_ms()
+        assert due_ms is None or due_ms > now_ms

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -17,7 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from client_broker import KillableBroker
+from client_broker import KillableBroker, interrupt_when_asleep
 
 import zmqmq
 from zmqmq import Client, Offset, errors
@@ -440,21 +438,6 @@ except KeyboardInterrupt:
             assert child.stdout.readline() == "interrupted\n", wait
             assert child.wait(10) == 0
             killable.thaw()
-
-
-def interrupt_when_asleep(pid: int) -> None:
-    """Send SIGINT once the main thread waits in the kernel without having run for a moment."""
-    deadline = time.monotonic() + 10
-    before = ""
-    while time.monotonic() < deadline:
-        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        state = f"{stat[0]} {stat[11]} {Path(f'/proc/{pid}/task/{pid}/status').read_text().partition('voluntary_ctxt_switches')[2]}"
-        if stat[0] == "S" and state == before:
-            os.kill(pid, signal.SIGINT)
-            return
-        before = state
-        threading.Event().wait(0.2)
-    raise AssertionError("the process never slept")
 
 
 def test_after_fork_the_child_is_told_and_the_parent_goes_on(zmqmq_broker: Any) -> None:

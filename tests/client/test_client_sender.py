@@ -190,6 +190,23 @@ def test_a_throttled_batch_waits_as_long_as_it_was_told() -> None:
     assert len(drive(sender, 300)) == 1
 
 
+@pytest.mark.parametrize("lost", ["the batch", "the identity"])
+def test_a_retry_that_finds_no_connection_waits_for_one_without_turning(lost: str) -> None:
+    sender = new_sender()
+    if lost == "the batch":
+        (call,) = started(sender, new_batch(0))
+        sender.on_answer(call, BrokerUnavailable("gone"), 10)
+    else:
+        sender.enqueue([new_batch(0)])
+        assert len([*sender.poll(5, lambda _node: True)]) == 1
+        sender.on_identity_failed(BrokerUnavailable("gone"), 10)
+        assert len([*sender.poll(200, lambda _node: False)]) == 1  # it is asked again, and waits for its answer
+    for now_ms in range(200, 5_000, 50):
+        assert [*sender.poll(now_ms, lambda _node: False)] == []
+        due_ms = sender.next_deadline_ms()
+        assert due_ms is None or due_ms > now_ms
+
+
 class Model:
     """One broker, one connection; what it wrote, and the ways in which it can fail."""
 

@@ -177,6 +177,7 @@ class Fetcher:
         for partition in self._partitions.values():
             if partition.is_asking or partition.retry_at_ms > now_ms or partition.state in {State.DONE, State.FAILED}:
                 continue
+            partition.retry_at_ms = 0  # it leaves at the next occasion, and is no reason any more to be turned
             needed = self._needed(partition) if partition.state is State.RESOLVING else []
             if partition.state is State.RESOLVING and not needed and self._settle(partition) is State.DONE:
                 continue

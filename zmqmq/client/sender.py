@@ -136,10 +136,11 @@ class Sender:
         """What to send now, one call at a time; each counts as sent when the next is asked for. ``has_room(node)`` says
         whether that broker's connection takes one more request."""
         self._expire(now_ms)
+        self._forget_due(now_ms)
         by_node: dict[int, list[_Lane]] = {}
         needs_identity = False
         for lane in self._lanes.values():
-            if not lane.batches or lane.retry_at_ms > now_ms or (lane.is_failing and lane.in_flight):
+            if not lane.batches or lane.retry_at_ms or (lane.is_failing and lane.in_flight):
                 continue
             lane.is_failing = False
             if not self._has_identity(lane):
@@ -152,7 +153,7 @@ class Sender:
                 self.wants_metadata = True
             else:
                 by_node.setdefault(node, []).append(lane)
-        if needs_identity and not self._identity_asked and now_ms >= self._identity_retry_ms:
+        if needs_identity and not self._identity_asked and not self._identity_retry_ms:
             self._identity_asked = True
             yield IdentityCall(self._identity)
         for node, lanes in by_node.items():
@@ -292,6 +293,14 @@ class Sender:
             lane.in_flight -= 1
         batch.outcome = outcome
         self._resolved.append(batch)
+
+    def _forget_due(self, now_ms: int) -> None:
+        """A retry whose time has come leaves at the next occasion; it is no reason any more to be turned."""
+        if self._identity_retry_ms <= now_ms:
+            self._identity_retry_ms = 0
+        for lane in self._lanes.values():
+            if lane.retry_at_ms <= now_ms:
+                lane.retry_at_ms = 0
 
     def _expire(self, now_ms: int) -> None:
         for lane in self._lanes.values():
