@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -79,6 +81,10 @@ def test_every_error_survives_the_wire() -> None:
         assert isinstance(decoded, replies.ErrorReply)
         error = framing.raised(decoded.fault)
         assert (type(error), error.code, str(error), error.hint) == (cls, code, "what", "do this")
+
+
+def test_a_traceback_shows_the_hint() -> None:
+    assert "do this" in "".join(traceback.format_exception(errors.DiskFull("what", hint="do this")))
 
 
 def test_details_of_an_error_survive_the_wire() -> None:

@@ -29,6 +29,8 @@ class ZmqmqError(Exception):
         super().__init__(message)
         self.hint = hint
         self.outcome = outcome
+        if hint:
+            self.add_note(hint)  # tracebacks show it
 
     def details(self) -> dict[str, Any]:
         """The attributes that travel with the error; msgpack types only."""

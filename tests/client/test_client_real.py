@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import gc
 import socket
 import subprocess
 import sys
@@ -530,3 +531,27 @@ def test_many_threads_share_a_producer(mq: Client) -> None:
         for message in reader:
             found.setdefault(message.key, []).append(int(message.value))
     assert found == {b"%d" % name: list(range(500)) for name in range(4)}
+
+
+def test_a_program_that_forgets_to_close_loses_nothing(zmqmq_broker: Any) -> None:
+    program = f"""
+import zmqmq
+mq = zmqmq.Client({zmqmq_broker.url!r})
+mq.admin.create_topic("forgot")
+out = mq.producer("forgot", linger=60)
+handles = [out.send(b"%d" % number) for number in range(1000)]
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [message.value for message in zmqmq_broker.messages("forgot")] == [b"%d" % number for number in range(1000)]
+
+
+def test_a_client_that_is_dropped_with_undelivered_records_says_so_aloud(zmqmq_broker: Any, caplog: pytest.LogCaptureFixture) -> None:
+    mq = zmqmq.Client(zmqmq_broker.url)
+    mq.admin.create_topic("dropped")
+    out = mq.producer("dropped", linger=60)
+    out.send(b"x")
+    with pytest.warns(ResourceWarning):
+        del out, mq
+        gc.collect()
+    assert "1 records were not delivered" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import threading
 import weakref
@@ -19,6 +20,9 @@ from zmqmq.errors import ClosedError, ZmqmqError
 
 PRODUCERS_MAX: Final = 256
 """Producers that ``produce`` keeps ready, one per topic, acks and timeout; the oldest ends beyond it."""
+
+
+logger = logging.getLogger("zmqmq")
 
 
 class ClientStats(Struct, frozen=True):
@@ -67,6 +71,13 @@ class BaseClient:
     def _check_open(self) -> None:
         if self.closed is not None:
             raise type(self.closed)(str(self.closed), hint=self.closed.hint)
+
+    def _tell_of_loss(self) -> None:
+        """The client goes without having been closed. Without a handler of the application's, logging prints this on stderr."""
+        batches = [batch for outbox in self._outboxes if outbox.closed is None for batch in list(outbox.accumulator.unresolved)]
+        count = sum(batch.count or len(batch.records) for batch in batches)
+        if count:
+            logger.error("%r was dropped without close(): %d records were not delivered, or nobody heard of it", self, count)
 
     def _stats_of(self, core: ClientCore) -> ClientStats:
         """On the engine's side."""

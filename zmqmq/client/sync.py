@@ -5,6 +5,7 @@ Nothing is started by hand and nothing waits without a deadline.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import datetime as dt
 import threading
@@ -18,7 +19,7 @@ from typing import Any, TypeVar, Unpack, overload
 from zmqmq.client.admin import Admin
 from zmqmq.client.arguments import Places, Seconds, acks_of, seconds_of
 from zmqmq.client.asking import Asker
-from zmqmq.client.base import PRODUCERS_MAX, BaseClient, ClientStats
+from zmqmq.client.base import PRODUCERS_MAX, BaseClient, ClientStats, logger
 from zmqmq.client.core import ClientCore
 from zmqmq.client.fetcher import BUFFER_BYTES_MAX
 from zmqmq.client.gathering import Headers
@@ -68,6 +69,7 @@ class Client(BaseClient):
         self._ready_producers: dict[tuple[str, int, float], Producer[bytes]] = {}
         self.admin = Admin(self._asker)
         self._begin()
+        _open_clients.add(self)
 
     # -- producing ----------------------------------------------------------------------------------
 
@@ -248,6 +250,7 @@ class Client(BaseClient):
     def __del__(self) -> None:
         if getattr(self, "closed", True) is None:
             warnings.warn(f"{self!r} was dropped without close(); use 'with'", ResourceWarning, stacklevel=2)
+            self._tell_of_loss()
             self._io.close(0.0)
 
     def locks(self) -> Iterable[threading.Lock]:
@@ -260,3 +263,18 @@ class Client(BaseClient):
 
 def _seek(asker: Asker, intake: Intake[Any], places: Mapping[int, Offset]) -> Mapping[int, int]:
     return asker.in_io(lambda _core: intake.seek_in_fetcher(places))
+
+
+_open_clients: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+def _close_at_exit() -> None:
+    """A program that ends without ``close`` has its records delivered all the same; what is lost is said aloud."""
+    for client in list(_open_clients):
+        try:
+            client.close()
+        except ZmqmqError as error:
+            logger.error("%r was closed by the end of the program: %s", client, error)
+
+
+atexit.register(_close_at_exit)

@@ -227,6 +227,7 @@ class AsyncClient(BaseClient):
     def __del__(self) -> None:
         if getattr(self, "closed", True) is None and self._driver.is_bound:
             warnings.warn(f"{self!r} was dropped without close(); use 'async with'", ResourceWarning, stacklevel=2)
+            self._tell_of_loss()
             self._driver.drop()
 
     def on_forked(self, error: ClosedError) -> None:

@@ -39,7 +39,7 @@ class LoopDriver:
         self._dealers = LoopDealers(self._turn)
         self._engine = Engine(core, self._dealers)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread_id = 0
+        self.thread_id = 0
         self._is_ended = False
         self._is_turn_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -65,12 +65,12 @@ class LoopDriver:
 
     def check(self) -> asyncio.AbstractEventLoop:
         """The loop it is bound to, by now. Raises ClosedError when it has ended, or belongs to another loop."""
-        running = asyncio.get_running_loop()
         if self._is_ended:
             raise self._engine.closed_error("the client is closed")
+        running = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = self._dealers.loop = running
-            self._thread_id = threading.get_ident()
+            self.thread_id = threading.get_ident()
         if running is not self._loop:
             raise ClosedError(
                 "the client belongs to another event loop",
@@ -145,7 +145,7 @@ class LoopDriver:
 
     def drop(self) -> None:
         """``end``, from wherever the garbage collector runs."""
-        if self._loop is None or self._loop.is_closed() or threading.get_ident() == self._thread_id:
+        if self._loop is None or self._loop.is_closed() or threading.get_ident() == self.thread_id:
             self.end()
         else:
             call_from_anywhere(self._loop, self.end)

@@ -7,6 +7,7 @@ import datetime as dt
 import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from threading import get_ident
 from typing import Any, Generic, NoReturn, TypeVar
 
 from zmqmq.client.aio.driver import LoopDriver
@@ -51,6 +52,8 @@ class AsyncProducer(Generic[V]):
         self._outbox: Outbox | None = None
         self._gatherer: Gatherer | None = None
         self._put: Put[Any, AsyncHandle] = _put_later
+        self._thread_id = 0
+        self._is_running: Callable[[], bool] = bool
 
     def __repr__(self) -> str:
         unsent = 0 if self._outbox is None else len(self._outbox.accumulator.unresolved)
@@ -69,6 +72,7 @@ class AsyncProducer(Generic[V]):
                 outbox = await self._driver.run(self._open_steps())
                 gatherer = Gatherer(outbox, self._settings.value, self._settings.key)
                 self._put = gatherer.put_function(_room_maker(outbox, self._driver), AsyncHandle)
+                self._thread_id, self._is_running = self._driver.thread_id, self._driver.bound_loop.is_running
                 self._outbox, self._gatherer = outbox, gatherer
                 self._on_open(outbox)
                 if self.closed is not None:
@@ -87,6 +91,8 @@ class AsyncProducer(Generic[V]):
     ) -> AsyncHandle:
         """Add a record; awaits only while the buffer is full (``max_block``, then BufferFull). ``None`` is a tombstone.
         Cancelled while it waits, it has added nothing."""
+        if get_ident() != self._thread_id or not self._is_running():  # cheaper than to ask for the running loop
+            self._driver.check()
         try:
             return self._put(value, key=key, headers=headers, partition=partition, timestamp=timestamp)
         except _NotNow:
