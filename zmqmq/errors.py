@@ -319,4 +319,7 @@ def from_wire(code: int, message: str, hint: str, details: Mapping[str, Any]) ->
         return ZmqmqError(f"{message} (error code {code}, unknown to this version)", hint=hint)
     error = cls(message, hint=hint)
     error.set_details(details)
+    outcome = details.get("outcome")
+    if outcome in {"not_written", "unknown"}:
+        error.outcome = outcome
     return error

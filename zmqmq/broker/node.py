@@ -144,9 +144,9 @@ class Node:
         self._settle(now)
 
     def on_append_failed(self, errors: Mapping[PartitionId, ZmqmqError], now: Now) -> None:
-        """Nothing of it is written."""
+        """Nothing of it is written, or, when an error says so, nobody knows."""
         for partition, error in errors.items():
-            error.outcome = "not_written"
+            error.outcome = error.outcome or "not_written"
             self._outbox.count(error)
             if partition == METADATA_PARTITION:
                 self._log.on_append_failed(error)

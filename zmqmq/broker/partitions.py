@@ -68,7 +68,11 @@ class Partitions:
 
     def check_writable(self) -> None:
         if self.offline:
-            raise LogOffline(f"the broker writes nothing any more: {self.offline}", hint="look at its disk and its log, then restart it")
+            raise LogOffline(
+                f"the broker writes nothing any more: {self.offline}",
+                outcome="not_written",
+                hint="look at its disk and its log, then restart it",
+            )
 
     # ── rounds ───────────────────────────────────────────────────────────────────────────────────
 

@@ -53,7 +53,8 @@ REQUEST_BYTES_MAX: Final = 4 << 20
 REQUEST_BATCHES_MAX: Final = 512
 
 _REFUSED: Final = (OutOfOrderSequence, UnknownProducer, Throttled, DiskFull, FatalError)
-"""Answers after which the attempt certainly wrote nothing. Any other may have left the record with the leader."""
+"""Answers after which the attempt certainly wrote nothing. Any other may have left the record with the
+leader, unless it says so itself."""
 
 
 class Identity(Struct, frozen=True):
@@ -232,7 +233,7 @@ class Sender:
             self._resolve(lane, batch, Receipt(None, batch.max_timestamp_ms, -1, 0, 0))
             return
         lane.last_error = error
-        if not isinstance(error, _REFUSED):
+        if not isinstance(error, _REFUSED) and error.outcome != "not_written":
             batch.maybe_written = True
         if isinstance(error, OutOfOrderSequence | UnknownProducer):
             self._on_hole(lane, batch, error, now_ms)

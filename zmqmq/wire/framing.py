@@ -92,7 +92,9 @@ def _header(frames: Sequence[Buffer], bytes_max: int) -> Buffer:
 
 
 def fault(error: ZmqmqError) -> Fault:
-    return Fault(error.code, str(error), error.hint, error.details())
+    """An error as it travels; its outcome, if it has one, is one of the details."""
+    details = error.details()
+    return Fault(error.code, str(error), error.hint, {**details, "outcome": error.outcome} if error.outcome else details)
 
 
 def raised(fault: Fault) -> ZmqmqError:
