@@ -31,3 +31,8 @@ def test_embedded_finds_what_an_earlier_run_wrote(tmp_path: Path) -> None:
 
 def test_typed_topic() -> None:
     assert run("typed_topic.py") == "{'ann': 36.0, 'bob': 39.0}\n"
+
+
+def test_async_service(zmqmq_broker: Any) -> None:
+    lines = run("async_service.py", zmqmq_broker.url).splitlines()
+    assert [line.split(":")[0] for line in lines] == [f"order {i} of {('ann', 'bob')[i % 2]}" for i in range(6)]
