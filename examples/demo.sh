@@ -40,27 +40,37 @@ zmqmq produce lines <"$lines"
 say '3. Tail them'
 run zmqmq tail lines -o -3 -e
 
-say '4. The broker is killed with -9 while more lines come in'
-printf '$ zmqmq produce lines --rate 200/s < %s &\n' "$(basename "$lines")"
-zmqmq produce lines --rate 200/s <"$lines" >/dev/null 2>"$work/second.err" &
+say '4. More lines come in, one by one; the broker is killed with -9 in the middle'
+printf '$ zmqmq produce lines --rate 400/s -o "%%o\\t%%v\\n" < %s > acknowledged.txt &\n' "$(basename "$lines")"
+zmqmq produce lines --rate 400/s -o '%o\t%v\n' <"$lines" >"$work/acknowledged.txt" 2>"$work/second.err" &
 producer=$!
-sleep 0.5
+tries=0
+until [ "$(wc -l <"$work/acknowledged.txt")" -gt 20 ] || [ "$tries" -gt 50 ]; do
+  tries=$((tries + 1))
+  sleep 0.1
+done
 printf '$ kill -9 %s\n' "$server"
 kill -9 "$server"
 wait "$server" 2>/dev/null || :
-kill "$producer" 2>/dev/null || :
+kill -9 "$producer" 2>/dev/null || :
 wait "$producer" 2>/dev/null || :
+acknowledged=$(wc -l <"$work/acknowledged.txt")
+head -n "$acknowledged" "$work/acknowledged.txt" >"$work/whole.txt" # the last line may be cut
+mv "$work/whole.txt" "$work/acknowledged.txt"
+echo "$acknowledged more lines were acknowledged before that"
 
 say '5. Restarted on the same directory: opening is recovering'
 start
-run zmqmq topic describe lines
 
-say '6. Read from the beginning, and compared with the file'
+say '6. Every acknowledged line is read again, at its offset'
 count=$(wc -l <"$lines")
 printf '$ zmqmq consume lines -o start -n %s -f "%%v\\n" > again.txt\n' "$count"
 zmqmq consume lines -o start -n "$count" -f '%v\n' >"$work/again.txt"
 run cmp "$lines" "$work/again.txt"
-echo "all $count acknowledged lines are there: the same lines in the same order"
+zmqmq consume lines -o "$count" -e -f '%o\t%v\n' >"$work/later.txt"
+head -n "$acknowledged" "$work/later.txt" >"$work/later-acknowledged.txt"
+run cmp "$work/acknowledged.txt" "$work/later-acknowledged.txt"
+echo "the same lines in the same order, those that were acknowledged just before the kill too"
 
 kill "$server"
 wait "$server" || :
