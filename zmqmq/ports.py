@@ -59,7 +59,11 @@ class File(Protocol):
 
 
 class Lock(Protocol):
-    """An exclusive lock on a file, released by ``close`` or by the end of the process."""
+    """An exclusive lock on a file, released by ``close`` or by the end of the process. It excludes nobody any more
+    once its file was removed or replaced."""
+
+    def is_held(self) -> bool:
+        """Whether the file at the lock's path still is the one that is locked. From any thread."""
 
     def close(self) -> None: ...
 

@@ -245,6 +245,25 @@ def test_a_removed_directory_is_noticed(tmp_path: Path, broker: Broker, client: 
         raise framing.raised(client.call(CreateTopic, name="u").fault)
 
 
+def test_a_broker_whose_directory_has_a_new_owner_stops_and_leaves_it_alone(tmp_path: Path, broker: Broker, client: RawClient) -> None:
+    client.produce(client.create("t"), b"a")
+    shutil.rmtree(tmp_path / "data")
+    successor = Broker(config(tmp_path))
+    successor.start()
+    with RawClient(successor.endpoints[0]) as other:
+        topic = other.create("u")
+        other.produce(topic, b"b")
+        wait_for(lambda: "replaced" in broker.unready())
+        broker.close()
+        assert other.produce(topic, b"c").synced == 1
+    successor.close()
+    again = Broker(config(tmp_path))
+    again.start()
+    with RawClient(again.endpoints[0]) as other:
+        assert other.values(topic) == [b"b", b"c"]
+    again.close()
+
+
 # ── opening and closing ──────────────────────────────────────────────────────────────────────────────
 
 

@@ -91,3 +91,21 @@ def test_a_lock_is_exclusive_until_it_is_closed(place) -> None:
     lock.close()
     disk.lock(f"{root}/lock").close()
     assert disk.free_bytes(root) > 0
+
+
+def test_a_lock_whose_file_was_removed_or_replaced_is_held_no_more(place) -> None:
+    disk, root = place
+    disk.mkdir(root)
+    lock = disk.lock(f"{root}/lock")
+    assert lock.is_held()
+    disk.unlink(f"{root}/lock")
+    assert not lock.is_held()
+    successor = disk.lock(f"{root}/lock")
+    assert successor.is_held()
+    assert not lock.is_held()
+    lock.close()
+    assert successor.is_held()
+    disk.unlink(f"{root}/lock")
+    disk.rmdir(root)
+    assert not successor.is_held()
+    successor.close()

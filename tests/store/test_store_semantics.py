@@ -439,6 +439,47 @@ def test_a_data_directory_that_was_taken_away_stops_the_store_and_does_not_come_
     assert not root.exists()
 
 
+def test_a_stale_store_acknowledges_nothing_and_leaves_its_successor_alone(tmp_path) -> None:
+    disk, root = RealDisk(), str(tmp_path / "data")
+    clock = ManualClock()
+    stale = Store.open(disk, root, clock=clock, random=random.Random(1), options=OPTIONS)
+    stale.create(WHERE, CONFIG)
+    append(stale, 0)
+    assert sync(stale) == {WHERE: 1}
+    shutil.rmtree(root)
+    successor = Store.open(disk, root, clock=clock, random=random.Random(2), options=OPTIONS)
+    successor.create(OTHER, CONFIG)
+    append(successor, 0, where=OTHER)
+    append(stale, 1)
+    assert sync(stale) == {}
+    assert "removed or replaced" in stale.offline
+    stale.close()
+    successor.close()
+    again = Store.open(disk, root, clock=clock, random=random.Random(3), options=OPTIONS)
+    assert again.identity == successor.identity
+    assert (again.partitions(), again.state(OTHER).log_end) == ([OTHER], 1)
+    again.close()
+
+
+def test_a_stale_store_that_was_idle_writes_no_checkpoint_over_its_successors(tmp_path) -> None:
+    disk, root = RealDisk(), str(tmp_path / "data")
+    stale = Store.open(disk, root, clock=ManualClock(), random=random.Random(1), options=OPTIONS)
+    stale.create(WHERE, CONFIG)
+    append(stale, 0)
+    job = stale.begin_checkpoint()
+    assert job is not None
+    shutil.rmtree(root)
+    Store.open(disk, root, clock=ManualClock(), random=random.Random(2), options=OPTIONS).close()
+    with pytest.raises(FileNotFoundError, match="removed or replaced") as lost:
+        job.run()
+    stale.end_checkpoint(job, lost.value)
+    assert stale.offline
+    stale.close()
+    again = Store.open(disk, root, clock=ManualClock(), random=random.Random(3), options=OPTIONS)
+    assert (again.report.was_clean, again.partitions()) == (True, [])
+    again.close()
+
+
 def test_the_batch_that_is_read_is_the_batch_that_was_sent(store: Store) -> None:
     found = stamped(WHERE, 0, b"value", time_ms=3)
     store.append([Append(WHERE, (found,))])

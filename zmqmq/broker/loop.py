@@ -223,8 +223,6 @@ class Loop:
             self._syncing_moved = []
         for moved in self._upkeep.after_jobs():
             self.node.on_start_moved(moved)
-        if self._upkeep.lost:
-            self._tell_offline(self._upkeep.lost, now)
 
     def _tell_offline(self, reason: str, now: Now) -> None:
         if not self._told_offline:

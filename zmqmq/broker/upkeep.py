@@ -1,4 +1,4 @@
-"""What a broker does beside its requests: checkpoints, retention, a look whether its directory is still there."""
+"""What a broker does beside its requests: checkpoints, retention, a look whether its directory is still its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 from zmqmq.broker.worker import Worker
 from zmqmq.errors import UnknownTopic
 from zmqmq.model import PartitionId
-from zmqmq.store.layout import IDENTITY, join
 from zmqmq.store.store import CheckpointJob, Store
 
 if TYPE_CHECKING:
@@ -42,11 +41,10 @@ class _Watermarks(Mapping[PartitionId, int]):
 
 
 class Upkeep:
-    """``lost`` says why the data directory cannot be trusted any more."""
+    """``turn`` it often; it works when something is due."""
 
     def __init__(self, store: Store, disk: Disk, root: str, wakeup: Wakeup, watermark: Callable[[PartitionId], int]) -> None:
         self.checkpoint_count = 0
-        self.lost = ""
         self._store = store
         self._disk = disk
         self._root = root
@@ -63,9 +61,9 @@ class Upkeep:
         self._looked_us = now.us
         if now.ms - self._tick_ms >= TICK_MS:
             self._tick_ms = now.ms
-            self._look_after_directory()
+            self._store.look_after_directory()
             self._moved.extend(self._store.maintain(now.wall_ms, self._ends))
-        if not self.lost and not self._worker.is_busy and self._store.checkpoint_due():
+        if not self._worker.is_busy and self._store.checkpoint_due():
             job = self._store.begin_checkpoint()
             if job is not None:
                 self._worker.submit(job)
@@ -94,7 +92,3 @@ class Upkeep:
                 self._store.end_checkpoint(done.job, done.error)
         self._worker.close(timeout_s)
         return not self._worker.is_busy
-
-    def _look_after_directory(self) -> None:
-        if not self.lost and not self._disk.exists(join(self._root, IDENTITY)):
-            self.lost = f"the data directory {self._root} was removed or replaced"

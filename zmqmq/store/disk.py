@@ -65,10 +65,17 @@ class RealFile:
 class RealLock:
     """An ``flock``. It goes with the process, so a killed broker leaves none behind."""
 
-    __slots__ = ("_fd",)
+    __slots__ = ("_fd", "_path")
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
+        self._path = path
+
+    def is_held(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(self._path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def close(self) -> None:
         fd, self._fd = self._fd, -1
@@ -115,7 +122,7 @@ class RealDisk:
         except OSError:
             os.close(fd)
             raise
-        return RealLock(fd)
+        return RealLock(fd, path)
 
     def free_bytes(self, path: str) -> int:
         found = os.statvfs(path)

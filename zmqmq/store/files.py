@@ -15,7 +15,7 @@ from zmqmq.store.layout import ASIDE, parent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from zmqmq.ports import Buffer, Disk, File
+    from zmqmq.ports import Buffer, Disk, File, Lock
 
 _BUFFERS_MAX: Final = 512
 """Buffers of one ``pwritev``; the system's limit is 1,024."""
@@ -123,6 +123,12 @@ def _unsynced(path: str, error: OSError) -> OSError:
     return OSError(errno.EIO, f"{path} could not be synced: {error.strerror or error}")
 
 
+def check_held(lock: Lock, root: str) -> None:
+    """Raises FileNotFoundError when the data directory was removed or replaced: what is there now belongs to another."""
+    if not lock.is_held():
+        raise FileNotFoundError(errno.ENOENT, "the data directory was removed or replaced", root)
+
+
 class OpenFiles:
     """The files kept open, the least recently used closed first. Belongs to one thread."""
 
@@ -165,6 +171,9 @@ class OpenFiles:
     def close(self) -> None:
         for path in list(self._files):
             self.forget(path)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._files
 
     def __len__(self) -> int:
         return len(self._files)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from zmqmq.store.files import replace_file, sync_names, sync_path
+from zmqmq.store.files import check_held, replace_file, sync_names, sync_path
 from zmqmq.store.layout import CHECKPOINT, DELETED, LOGS, join
 from zmqmq.store.manifest import encode_manifest
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from zmqmq.model import PartitionId
-    from zmqmq.ports import Disk, File
+    from zmqmq.ports import Disk, File, Lock
 
 MANIFEST_BYTES_MAX: Final = 1 << 30
 
@@ -47,6 +47,7 @@ class CheckpointJob:
         self,
         disk: Disk,
         root: str,
+        lock: Lock,
         *,
         first_sequence: int,
         partitions: Sequence[bytes],
@@ -57,6 +58,7 @@ class CheckpointJob:
     ) -> None:
         self._disk = disk
         self._root = root
+        self._lock = lock
         self._first_sequence = first_sequence
         self._partitions = partitions
         self._is_clean = is_clean
@@ -65,11 +67,13 @@ class CheckpointJob:
         self.doomed = doomed
 
     def run(self) -> None:
+        check_held(self._lock, self._root)
         for path in self.files:
             self._unless_deleted(path, lambda path: sync_path(self._disk, path))
         for path in self.directories:
             self._unless_deleted(path, lambda path: sync_names(self._disk, path))
         content = encode_manifest(self._first_sequence, self._partitions, is_clean=self._is_clean)
+        check_held(self._lock, self._root)  # the syncs may have taken long
         replace_file(self._disk, join(self._root, CHECKPOINT), content)
         for path in self.doomed:
             self._unless_deleted(path, lambda path: remove_tree(self._disk, path))

@@ -317,12 +317,14 @@ class PartitionLog:
         self.needs_size_check = True
 
     def _open_or_make(self, path: str) -> File:
+        if path not in self.volume.files:
+            self.volume.check_held()
         try:
             return self.volume.files.get(path)
         except FileNotFoundError:
             if self.position and path.endswith(LOG_SUFFIX):
                 raise
-        self.volume.make_directory(self.directory)
+        self.volume.disk.mkdir(self.directory)
         self.volume.made(path, up_to=join(self.volume.root, LOGS))
         return self.volume.files.get(path, create=True)
 

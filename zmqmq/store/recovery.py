@@ -16,7 +16,7 @@ from zmqmq.batch import StampedBatch, check_stamp, parse_header
 from zmqmq.errors import CorruptLog, DataDirLocked, InvalidRecord, UnsupportedVersion, ZmqmqError
 from zmqmq.model import PartitionId
 from zmqmq.store import formats, replay
-from zmqmq.store.files import read_file, read_range, replace_file, write_all
+from zmqmq.store.files import check_held, read_file, read_range, replace_file, write_all
 from zmqmq.store.identity import Identity, load_identity, new_identity, save_identity
 from zmqmq.store.jobs import MANIFEST_BYTES_MAX, CheckpointJob, remove_tree
 from zmqmq.store.layout import (
@@ -76,11 +76,17 @@ def lock_directory(disk: Disk, root: str) -> Lock:
     if made:
         disk.sync_directory(parent(root))
     try:
-        return disk.lock(join(root, LOCK))
+        lock = disk.lock(join(root, LOCK))
     except BlockingIOError as error:
         raise DataDirLocked(
             f"{root} is open in another process", hint="stop the other broker, or give this one a directory of its own"
         ) from error
+    try:
+        check_held(lock, root)  # else it was removed just before
+    except OSError:
+        lock.close()
+        raise
+    return lock
 
 
 def recover(volume: Volume, random: Random, *, node_id: int, allocate_bytes: int) -> Recovered:
@@ -88,7 +94,7 @@ def recover(volume: Volume, random: Random, *, node_id: int, allocate_bytes: int
     disk, root = volume.disk, volume.root
     identity = load_identity(disk, root)
     if identity is None:
-        identity = _initialise(disk, root, random, node_id, allocate_bytes)
+        identity = _initialise(volume, random, node_id, allocate_bytes)
     path = join(root, CHECKPOINT)
     if not disk.exists(path):
         raise CorruptLog(f"{path} is missing", file=path, position=0, hint="restore the whole directory from a backup, or use an empty one")
@@ -102,8 +108,9 @@ def recover(volume: Volume, random: Random, *, node_id: int, allocate_bytes: int
         raise
 
 
-def _initialise(disk: Disk, root: str, random: Random, node_id: int, allocate_bytes: int) -> Identity:
+def _initialise(volume: Volume, random: Random, node_id: int, allocate_bytes: int) -> Identity:
     """Make an empty directory a data directory. The identity comes last: a crash before it starts anew."""
+    disk, root = volume.disk, volume.root
     logs = join(root, LOGS)
     if disk.exists(logs) and disk.listdir(logs):
         path = join(root, IDENTITY)
@@ -120,7 +127,7 @@ def _initialise(disk: Disk, root: str, random: Random, node_id: int, allocate_by
         finally:
             file.close()
     disk.sync_directory(join(root, JOURNAL))
-    _checkpoint(disk, root, next_sequence=_FIRST_SEQUENCE).run()
+    _checkpoint(volume, next_sequence=_FIRST_SEQUENCE).run()
     identity = new_identity(random, node_id)
     save_identity(disk, root, identity)
     return identity
@@ -139,8 +146,11 @@ def _open_journal(disk: Disk, root: str) -> tuple[File, File]:
     return opened[0], opened[1]
 
 
-def _checkpoint(disk: Disk, root: str, *, next_sequence: int) -> CheckpointJob:
-    return CheckpointJob(disk, root, first_sequence=next_sequence, partitions=(), files={}, directories={}, doomed={}, is_clean=False)
+def _checkpoint(volume: Volume, *, next_sequence: int) -> CheckpointJob:
+    return CheckpointJob(
+        volume.disk, volume.root, volume.lock,
+        first_sequence=next_sequence, partitions=(), files={}, directories={}, doomed={}, is_clean=False,
+    )  # fmt: skip
 
 
 class _Recovery:
@@ -176,6 +186,7 @@ class _Recovery:
         job = CheckpointJob(
             volume.disk,
             root,
+            volume.lock,
             first_sequence=found.next_sequence,
             partitions=[log.encode() for log in self.logs.values()],
             files=volume.dirty,
@@ -284,7 +295,7 @@ class _Recovery:
         """The journal is recycled; what it alone holds of a damaged partition is kept beside it."""
         path = segment_path(log.directory, log.base) + RESCUE
         volume = self.volume
-        volume.make_directory(log.directory)
+        volume.disk.mkdir(log.directory)
         volume.made(path, up_to=join(volume.root, LOGS))
         file = volume.files.get(path, create=True)
         position = file.size() if path in volume.dirty else 0

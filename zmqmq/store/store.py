@@ -5,7 +5,8 @@ in any thread, ``end_sync``. Checkpoints go the same way. Every other method bel
 appends. ``read`` sees a batch as soon as ``append`` returned.
 
 Promises: what ``end_sync`` reported survives a power cut at any moment; a failed append leaves nothing
-behind; after a failed sync nothing is written any more (``offline`` says why), and reads go on.
+behind; after a failed sync, or when the directory was removed or replaced, nothing is written any more
+(``offline`` says why), and reads go on.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from zmqmq.batch import StampedBatch
     from zmqmq.effects import Append
-    from zmqmq.ports import Buffer, Clock, Disk, Lock, Random
+    from zmqmq.ports import Buffer, Clock, Disk, Random
     from zmqmq.store.recovery import Recovered
 
 __all__ = ["CheckpointJob", "Identity", "RecoveryReport", "Store", "StoreOptions", "SyncJob"]
@@ -76,7 +77,6 @@ class Store:
     def __init__(
         self,
         volume: Volume,
-        lock: Lock,
         journal: Journal,
         recovered: Recovered,
         *,
@@ -88,7 +88,6 @@ class Store:
         self.report = report
         self.offline = ""
         self._volume = volume
-        self._lock = lock
         self._journal = journal
         self._logs = recovered.logs
         self._clock = clock
@@ -121,7 +120,7 @@ class Store:
         lock = volume = None
         try:
             lock = lock_directory(disk, root)
-            volume = Volume(disk, root, files_max=options.open_files_max)
+            volume = Volume(disk, root, lock, files_max=options.open_files_max)
             recovered = recover(volume, random, node_id=node_id, allocate_bytes=options.journal_allocate_bytes)
             journal = Journal(
                 recovered.journal_files,
@@ -147,7 +146,7 @@ class Store:
             found.was_clean,
             clock.monotonic_ms() - started,
         )
-        return cls(volume, lock, journal, recovered, clock=clock, options=options, report=report)
+        return cls(volume, journal, recovered, clock=clock, options=options, report=report)
 
     # Partitions ---------------------------------------------------------------------------------
 
@@ -185,6 +184,7 @@ class Store:
         self._has_changed = True
         self._volume.forget_directory(topic_directory(self._volume.root, topic_id))
         try:
+            self._volume.check_held()
             target = remove_deleted(self._volume.disk, self._volume.root, topic_id)
         except OSError as error:
             raise disk_error(error, f"deleting topic {topic_id.hex()}") from error
@@ -264,10 +264,13 @@ class Store:
         return SyncJob(files, sequence, ends)
 
     def end_sync(self, job: SyncJob, error: OSError | None = None) -> list[Synced]:
-        """What is durable now. After an error: nothing, and the store is offline for good."""
+        """What is durable now. Nothing after an error, or if the directory is not ours any more: the store is offline then."""
         self._is_syncing = False
         if error is not None:
             self._go_offline(f"the journal could not be synced: {error.strerror or error}")
+        else:
+            self.look_after_directory()
+        if self.offline:
             return []
         self._journal.end_sync(job.sequence)
         synced = []
@@ -388,6 +391,7 @@ class Store:
 
     def _begin_checkpoint(self, *, is_clean: bool) -> CheckpointJob | None:
         assert not self._is_checkpointing
+        self.look_after_directory()
         if self.offline:
             return None
         self._journal.switch()
@@ -398,6 +402,7 @@ class Store:
         job = CheckpointJob(
             volume.disk,
             volume.root,
+            volume.lock,
             first_sequence=self._journal.next_sequence,
             partitions=[log.encoded or log.encode() for log in self._logs.values()],
             files=volume.dirty,
@@ -451,6 +456,14 @@ class Store:
 
     # Upkeep -------------------------------------------------------------------------------------
 
+    def look_after_directory(self) -> None:
+        """Go offline if the data directory was removed or replaced. Another broker may have it then."""
+        if not self.offline:
+            try:
+                self._volume.check_held()
+            except OSError as error:
+                self._go_offline(f"{error.strerror or error}: {self._volume.root}")
+
     def maintain(self, now_ms: int, ends: Mapping[PartitionId, int]) -> list[StartMoved]:
         """Seal old segments and remove expired ones, none of it at or above a partition's end in ``ends``.
 
@@ -493,6 +506,7 @@ class Store:
     def close(self) -> None:
         """A last sync and checkpoint, then let go. Whoever runs a job must have ended it before."""
         try:
+            self.look_after_directory()
             if not self.offline:
                 self._close_cleanly()
         finally:
@@ -502,7 +516,7 @@ class Store:
         """Let go of every file and of the lock, writing nothing: what a child process does with an inherited store."""
         self._volume.files.close()
         self._journal.close()
-        self._lock.close()
+        self._volume.lock.close()
 
     def _close_cleanly(self) -> None:
         try:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING
 
-from zmqmq.store.files import OpenFiles
-from zmqmq.store.layout import JOURNAL, index_path, join, parent
+from zmqmq.store.files import OpenFiles, check_held
+from zmqmq.store.layout import index_path, parent
 
 if TYPE_CHECKING:
-    from zmqmq.ports import Disk
+    from zmqmq.ports import Disk, Lock
 
 
 class Volume:
     """Belongs to the thread that appends. The dicts are ordered sets."""
 
-    def __init__(self, disk: Disk, root: str, *, files_max: int) -> None:
+    def __init__(self, disk: Disk, root: str, lock: Lock, *, files_max: int) -> None:
         self.disk = disk
         self.root = root
+        self.lock = lock
         self.files = OpenFiles(disk, files_max)
         self.dirty: dict[str, None] = {}
         """Files written since the last checkpoint began."""
@@ -35,11 +35,9 @@ class Volume:
                 break
             directory = parent(directory)
 
-    def make_directory(self, path: str) -> None:
-        """Raises OSError, also when the whole data directory was taken away: it must not come back empty."""
-        if not self.disk.exists(join(self.root, JOURNAL)):
-            raise FileNotFoundError(errno.ENOENT, "the data directory is gone", self.root)
-        self.disk.mkdir(path)
+    def check_held(self) -> None:
+        """Raises FileNotFoundError: nothing may be written by its name any more."""
+        check_held(self.lock, self.root)
 
     def forget_written(self, path: str) -> None:
         """A segment is taken back: nothing of it has to be synced."""

@@ -226,12 +226,17 @@ class SimFile:
 class SimLock:
     """Held until closed, or until the power is cut."""
 
-    def __init__(self, disk: SimDisk, path: str) -> None:
+    def __init__(self, disk: SimDisk, path: str, node: _FileNode) -> None:
         self._disk = disk
         self._path = path
+        self._node = node
+
+    def is_held(self) -> bool:
+        self._disk.call("is_held", self._path)
+        return self._node in self._disk.locks and self._disk.is_at(self._node, self._path)
 
     def close(self) -> None:
-        self._disk.locks.pop(self._path, None)
+        self._disk.locks.pop(self._node, None)
 
 
 class SimDisk:
@@ -246,7 +251,7 @@ class SimDisk:
         self.call_count = 0
         self.open_count = 0
         self.boot_count = 0
-        self.locks: dict[str, None] = {}
+        self.locks: dict[_FileNode, None] = {}
         self._root = _DirectoryNode()
         self._is_off = False
 
@@ -322,6 +327,13 @@ class SimDisk:
         node = _FileNode()
         node.durable, node.content = bytearray(content), bytearray(content)
         directory.names[name] = directory.durable[name] = node
+
+    def is_at(self, node: _FileNode, path: str) -> bool:
+        """Whether the name leads to this very file."""
+        try:
+            return self._node(path) is node
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     @classmethod
     def of(cls, files: dict[str, bytes], random: random.Random) -> SimDisk:
@@ -402,13 +414,16 @@ class SimDisk:
 
     def lock(self, path: str) -> SimLock:
         self.call("lock", path)
-        if path in self.locks:
-            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), path)
         directory, name = self._parent(path)
-        if name not in directory.names:
-            self._add(directory, name, _FileNode())
-        self.locks[path] = None
-        return SimLock(self, path)
+        node = directory.names.get(name)
+        if node is None:
+            node = self._add(directory, name, _FileNode())
+        if isinstance(node, _DirectoryNode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if node in self.locks:
+            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), path)
+        self.locks[node] = None
+        return SimLock(self, path, node)
 
     def free_bytes(self, path: str) -> int:
         self.call("free_bytes", path)
