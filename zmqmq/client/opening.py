@@ -5,8 +5,9 @@ The conversations join the parts to the engine; ``leave_producer`` and ``leave_r
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Final, Literal, TypedDict
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal, TypedDict, TypeVar
 
 from msgspec import Struct
 
@@ -35,6 +36,8 @@ from zmqmq.errors import InvalidConfig
 from zmqmq.model import BATCH_BYTES_MAX, Acks, Offset
 from zmqmq.ports import Random
 from zmqmq.topic_config import stored_config
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 TIMEOUT_S: Final = 5.0
 LINGER_S: Final = 0.005
@@ -76,6 +79,18 @@ class ReaderArguments(TypedDict, total=False):
     buffer_bytes: int
 
 
+def takes(arguments: Callable[..., Any]) -> Callable[[F], F]:
+    """For ``help()``: the method takes a topic and all that ``arguments`` takes."""
+
+    def decorate(method: F) -> F:
+        shown, given = inspect.signature(method), inspect.signature(arguments)
+        first = [parameter for parameter in shown.parameters.values() if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+        method.__signature__ = shown.replace(parameters=[*first, *given.parameters.values()])  # type: ignore[attr-defined]  # as functions do
+        return method
+
+    return decorate
+
+
 class ProducerSettings(Struct, frozen=True):
     """A producer's arguments, checked. Times in seconds."""
 
@@ -94,8 +109,8 @@ class ProducerSettings(Struct, frozen=True):
     @classmethod
     def of(
         cls,
-        value: Serde[Any] | None,
         *,
+        value: Serde[Any] | None = None,
         key: Serde[Any] | None = None,
         acks: Acks = "all",
         linger: Seconds = LINGER_S,
@@ -153,8 +168,8 @@ class ReaderSettings(Struct, frozen=True):
     @classmethod
     def of(
         cls,
-        value: Serde[Any] | None,
         *,
+        value: Serde[Any] | None = None,
         key: Serde[Any] | None = None,
         partitions: Sequence[int] | None = None,
         start: Places = Offset.START,

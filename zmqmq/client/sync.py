@@ -17,23 +17,16 @@ from functools import partial
 from typing import Any, TypeVar, Unpack, overload
 
 from zmqmq.client.admin import Admin
-from zmqmq.client.arguments import Places, Seconds, acks_of, seconds_of
+from zmqmq.client.arguments import Seconds, acks_of, seconds_of
 from zmqmq.client.asking import Asker
 from zmqmq.client.base import PRODUCERS_MAX, BaseClient, ClientStats, logger
 from zmqmq.client.core import ClientCore
-from zmqmq.client.fetcher import BUFFER_BYTES_MAX
 from zmqmq.client.gathering import Headers
 from zmqmq.client.intake import Intake
 from zmqmq.client.io_thread import IoThread
 from zmqmq.client.opening import (
-    BATCH_BYTES,
-    BUFFER_BYTES,
-    DELIVERY_TIMEOUT_S,
     GRACE_S,
-    LINGER_S,
-    MAX_BLOCK_S,
     TIMEOUT_S,
-    Compression,
     ProducerArguments,
     ProducerSettings,
     ReaderArguments,
@@ -42,6 +35,7 @@ from zmqmq.client.opening import (
     leave_reader,
     open_producer,
     open_reader,
+    takes,
 )
 from zmqmq.client.producer import Producer
 from zmqmq.client.reader import Reader
@@ -104,35 +98,10 @@ class Client(BaseClient):
     def producer(self, topic: str, *, value: Serde[V], **arguments: Unpack[ProducerArguments]) -> Producer[V]: ...
     @overload
     def producer(self, topic: str, **arguments: Unpack[ProducerArguments]) -> Producer[bytes]: ...
-    def producer(
-        self,
-        topic: str,
-        *,
-        value: Serde[Any] | None = None,
-        key: Serde[Any] | None = None,
-        acks: Acks = "all",
-        linger: Seconds = LINGER_S,
-        compression: Compression | None = None,
-        idempotent: bool = True,
-        max_block: Seconds = MAX_BLOCK_S,
-        batch_bytes: int = BATCH_BYTES,
-        buffer_bytes: int = BUFFER_BYTES,
-        delivery_timeout: Seconds = DELIVERY_TIMEOUT_S,
-    ) -> Producer[Any]:
+    @takes(ProducerSettings.of)
+    def producer(self, topic: str, *, value: Serde[Any] | None = None, **arguments: Unpack[ProducerArguments]) -> Producer[Any]:
         """A producer of one topic. ``compression`` is the topic's setting unless given. Raises UnknownTopic."""
-        settings = ProducerSettings.of(
-            value,
-            key=key,
-            acks=acks,
-            linger=linger,
-            compression=compression,
-            idempotent=idempotent,
-            max_block=max_block,
-            batch_bytes=batch_bytes,
-            buffer_bytes=buffer_bytes,
-            delivery_timeout=delivery_timeout,
-        )
-        return self._producer(topic, settings, self.timeout)
+        return self._producer(topic, ProducerSettings.of(value=value, **arguments), self.timeout)
 
     def _producer(self, topic: str, settings: ProducerSettings, timeout: float) -> Producer[Any]:
         self._check_open()
@@ -172,24 +141,12 @@ class Client(BaseClient):
     def reader(self, topic: str, *, value: Serde[V], **arguments: Unpack[ReaderArguments]) -> Reader[V]: ...
     @overload
     def reader(self, topic: str, **arguments: Unpack[ReaderArguments]) -> Reader[bytes]: ...
-    def reader(
-        self,
-        topic: str,
-        *,
-        partitions: Sequence[int] | None = None,
-        start: Places = Offset.START,
-        stop: Places | None = None,
-        value: Serde[Any] | None = None,
-        key: Serde[Any] | None = None,
-        timeout: Seconds | None = None,
-        buffer_bytes: int = BUFFER_BYTES_MAX,
-    ) -> Reader[Any]:
+    @takes(ReaderSettings.of)
+    def reader(self, topic: str, *, value: Serde[Any] | None = None, **arguments: Unpack[ReaderArguments]) -> Reader[Any]:
         """Read partitions (all, unless given) without a group. ``start`` and ``stop``: an Offset, a number, a time, or a mapping
         from partition to one. ``timeout``: iteration ends after so long without a message. Raises UnknownTopic."""
         self._check_open()
-        settings = ReaderSettings.of(
-            value, key=key, partitions=partitions, start=start, stop=stop, timeout=timeout, buffer_bytes=buffer_bytes
-        )
+        settings = ReaderSettings.of(value=value, **arguments)
         intake = self._asker.run(open_reader(self._io, topic, settings))
         leave = partial(leave_reader, intake.inbox)
         reader: Reader[Any] = Reader(

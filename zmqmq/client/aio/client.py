@@ -16,28 +16,22 @@ from zmqmq.client.aio.admin import AsyncAdmin
 from zmqmq.client.aio.driver import LoopDriver
 from zmqmq.client.aio.producer import AsyncProducer
 from zmqmq.client.aio.reader import AsyncReader
-from zmqmq.client.arguments import Places, Seconds, acks_of, seconds_of
+from zmqmq.client.arguments import Seconds, acks_of, seconds_of
 from zmqmq.client.base import PRODUCERS_MAX, BaseClient, ClientStats
-from zmqmq.client.fetcher import BUFFER_BYTES_MAX
 from zmqmq.client.gathering import Headers
 from zmqmq.client.opening import (
-    BATCH_BYTES,
-    BUFFER_BYTES,
-    DELIVERY_TIMEOUT_S,
-    LINGER_S,
-    MAX_BLOCK_S,
     TIMEOUT_S,
-    Compression,
     ProducerArguments,
     ProducerSettings,
     ReaderArguments,
     ReaderSettings,
     open_producer,
     open_reader,
+    takes,
 )
 from zmqmq.client.serde import Serde
 from zmqmq.errors import ClosedError, UnknownTopic, ZmqmqError
-from zmqmq.model import Acks, Delivery, Offset
+from zmqmq.model import Acks, Delivery
 
 V = TypeVar("V")
 
@@ -95,36 +89,11 @@ class AsyncClient(BaseClient):
     def producer(self, topic: str, *, value: Serde[V], **arguments: Unpack[ProducerArguments]) -> AsyncProducer[V]: ...
     @overload
     def producer(self, topic: str, **arguments: Unpack[ProducerArguments]) -> AsyncProducer[bytes]: ...
-    def producer(
-        self,
-        topic: str,
-        *,
-        value: Serde[Any] | None = None,
-        key: Serde[Any] | None = None,
-        acks: Acks = "all",
-        linger: Seconds = LINGER_S,
-        compression: Compression | None = None,
-        idempotent: bool = True,
-        max_block: Seconds = MAX_BLOCK_S,
-        batch_bytes: int = BATCH_BYTES,
-        buffer_bytes: int = BUFFER_BYTES,
-        delivery_timeout: Seconds = DELIVERY_TIMEOUT_S,
-    ) -> AsyncProducer[Any]:
+    @takes(ProducerSettings.of)
+    def producer(self, topic: str, *, value: Serde[Any] | None = None, **arguments: Unpack[ProducerArguments]) -> AsyncProducer[Any]:
         """A producer of one topic. ``compression`` is the topic's setting unless given. It raises UnknownTopic when it is entered
         or first used."""
-        settings = ProducerSettings.of(
-            value,
-            key=key,
-            acks=acks,
-            linger=linger,
-            compression=compression,
-            idempotent=idempotent,
-            max_block=max_block,
-            batch_bytes=batch_bytes,
-            buffer_bytes=buffer_bytes,
-            delivery_timeout=delivery_timeout,
-        )
-        return self._producer(topic, settings, self.timeout)
+        return self._producer(topic, ProducerSettings.of(value=value, **arguments), self.timeout)
 
     def _producer(self, topic: str, settings: ProducerSettings, timeout: float) -> AsyncProducer[Any]:
         self._check_open()
@@ -156,25 +125,13 @@ class AsyncClient(BaseClient):
     def reader(self, topic: str, *, value: Serde[V], **arguments: Unpack[ReaderArguments]) -> AsyncReader[V]: ...
     @overload
     def reader(self, topic: str, **arguments: Unpack[ReaderArguments]) -> AsyncReader[bytes]: ...
-    def reader(
-        self,
-        topic: str,
-        *,
-        partitions: Sequence[int] | None = None,
-        start: Places = Offset.START,
-        stop: Places | None = None,
-        value: Serde[Any] | None = None,
-        key: Serde[Any] | None = None,
-        timeout: Seconds | None = None,
-        buffer_bytes: int = BUFFER_BYTES_MAX,
-    ) -> AsyncReader[Any]:
+    @takes(ReaderSettings.of)
+    def reader(self, topic: str, *, value: Serde[Any] | None = None, **arguments: Unpack[ReaderArguments]) -> AsyncReader[Any]:
         """Read partitions (all, unless given) without a group. ``start`` and ``stop``: an Offset, a number, a time, or a mapping
         from partition to one. ``timeout``: iteration ends after so long without a message. It raises UnknownTopic when it is
         entered or first used."""
         self._check_open()
-        settings = ReaderSettings.of(
-            value, key=key, partitions=partitions, start=start, stop=stop, timeout=timeout, buffer_bytes=buffer_bytes
-        )
+        settings = ReaderSettings.of(value=value, **arguments)
         steps = partial(open_reader, self._driver, topic, settings)
         reader: AsyncReader[Any] = AsyncReader(topic, settings, self._driver, steps, patience=self.timeout, on_open=self._intakes.add)
         self._readers.add(reader)
