@@ -33,7 +33,7 @@ class BusyDisk(SimDisk):
 
 
 @pytest.mark.parametrize("every", [1, 3, 10, 40])
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(6))
 def test_a_running_broker_is_not_taken_for_damage(seed: int, every: int) -> None:
     world = World(seed)
     world.run(60)
@@ -84,13 +84,13 @@ def test_damage_is_found_while_the_broker_runs() -> None:
 def test_the_end_of_the_journal_is_work_under_way_until_the_broker_is_gone() -> None:
     disk = SimDisk(random.Random(1))
     store = a_store(disk)
-    journal = disk.open(f"{ROOT}/journal/0.journal")
-    before = store.journal_bytes
     store.append([Append(WHERE, (stamped(WHERE, 12, b"y" * 900, time_ms=12),))])
-    journal.pwritev([b"\0"], before + 500 if callable(before) is False else 500)
+    path, content = next((path, content) for path, content in disk.files().items() if "/journal/" in path and b"yyy" in content)
+    journal = disk.open(path.removeprefix("/"))
+    journal.pwritev([b"half"], content.index(b"yyy"))
     result = verify_directory(disk, ROOT)
     assert (result.findings, result.is_in_use) == ([], True)
-    disk.crash("all")
+    disk.crash("nothing")
     result = verify_directory(disk, ROOT)
     assert not result.is_in_use
     assert [finding.what.split(" of ")[0] for finding in result.findings] == ["a torn tail"]

@@ -1,18 +1,20 @@
-"""Checking a data directory without opening it: nothing is written, no lock is taken.
+"""Checking a data directory without opening it: nothing is written, no lock is kept.
 
 Every batch with both CRCs, offsets without a gap, each index against its segment, the journal, checkpoint and
-identity. A directory in use may be checked too: what moves on meanwhile is judged by the checkpoint read first,
-and what lies behind that is the journal's to vouch for.
+identity. A directory that a broker holds may be checked too. Each part is judged by the checkpoint; what looks wrong
+is judged anew by a fresh one, and counts as wrong only when two looks in a row find the same: a broker moves on, damage
+stays. What is half done in its journal is work under way, and no finding.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
 from msgspec import Struct, field
 
 from zmqmq.batch import BatchHeader, check_body, check_stamp, parse_header, stamp_seed
-from zmqmq.errors import CorruptLog, InvalidConfig, InvalidRecord, UnsupportedVersion, ZmqmqError
+from zmqmq.errors import CorruptLog, DataDirLocked, InvalidConfig, InvalidRecord, UnsupportedVersion, ZmqmqError
 from zmqmq.model import PartitionId
 from zmqmq.store import formats, index, replay
 from zmqmq.store.files import disk_error, read_file, read_range
@@ -23,6 +25,8 @@ from zmqmq.store.layout import (
     CHECKPOINT,
     DELETED,
     IDENTITY,
+    JOURNAL,
+    LOCK,
     LOGS,
     RESCUE,
     index_path,
@@ -38,12 +42,16 @@ from zmqmq.store.recovery import lock_directory
 from zmqmq.store.segment import walk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from zmqmq.ports import Disk, File
+    from zmqmq.ports import Disk, File, Lock
+
+T = TypeVar("T")
 
 SCAN_BYTES: Final = 1 << 20
 _INDEX_BYTES_MAX: Final = 16 << 20
+JUDGEMENTS_MAX: Final = 8
+"""Looks at a part that a broker changes, before it is left unjudged."""
 
 
 class Finding(Struct, frozen=True):
@@ -78,10 +86,12 @@ class Verification(Struct):
     findings: list[Finding] = field(default_factory=list)
     partitions: list[PartitionCheck] = field(default_factory=list)
     journal_entries: int = 0
+    is_in_use: bool = False
+    """A broker held the directory, at the beginning or at the end."""
 
     @property
     def is_ok(self) -> bool:
-        return all(finding.severity == "note" for finding in self.findings)
+        return _is_fine(self.findings)
 
 
 class SegmentBatch(NamedTuple):
@@ -94,12 +104,37 @@ class SegmentBatch(NamedTuple):
 
 
 def verify_directory(disk: Disk, root: str, *, on_progress: Callable[[PartitionCheck], None] | None = None) -> Verification:
-    """Check everything. Never raises for what it finds; raises LogOffline when the disk cannot be read at all."""
+    """Check everything. Never raises for what it finds; raises InvalidConfig when nothing of zmqmq is there, and LogOffline
+    when the disk cannot be read at all."""
+    check_is_data_directory(disk, root)
     checker = _Checker(disk, root)
     try:
         return checker.run(on_progress)
     except OSError as error:
         raise disk_error(error, f"reading {root}") from error
+
+
+def check_is_data_directory(disk: Disk, root: str) -> None:
+    """Raises InvalidConfig."""
+    if not any(disk.exists(join(root, name)) for name in (IDENTITY, CHECKPOINT, JOURNAL)):
+        raise InvalidConfig(
+            f"{root}: no zmqmq data directory there",
+            hint="give the directory that 'zmqmq serve --data DIR' named; without --data it is ./zmqmq-data where serve was started",
+        )
+
+
+def is_held(disk: Disk, root: str) -> bool:
+    """Whether a process has the directory open. Its lock is only tried: an owner keeps it, and without one it is free again
+    at once. Where it may not be tried, nobody is taken to hold it."""
+    path = join(root, LOCK)
+    try:
+        if disk.exists(path):
+            disk.lock(path).close()
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def verify_segment(disk: Disk, path: str) -> list[Finding]:
@@ -141,11 +176,11 @@ def partition_of_path(path: str) -> tuple[PartitionId, int]:
 def rebuild_indexes(disk: Disk, root: str) -> int:
     """Make every index of a directory that no broker has open anew. Their number.
 
-    Raises DataDirLocked, CorruptLog (a segment is damaged: no index can help), LogOffline, DiskFull.
+    Raises InvalidConfig, DataDirLocked, CorruptLog (a segment is damaged: no index can help), LogOffline, DiskFull.
     """
-
+    check_is_data_directory(disk, root)
     try:
-        lock = lock_directory(disk, root)
+        lock = _lock_for_repair(disk, root)
         try:
             entries = {entry.partition_id: entry for entry in _read_manifest(disk, root)[1]}
             paths = [(partition, path) for partition, path in segment_paths(disk, root) if partition in entries]
@@ -156,6 +191,16 @@ def rebuild_indexes(disk: Disk, root: str) -> int:
             lock.close()
     except OSError as error:
         raise disk_error(error, f"rebuilding the indexes of {root}") from error
+
+
+def _lock_for_repair(disk: Disk, root: str) -> Lock:
+    try:
+        return lock_directory(disk, root)
+    except DataDirLocked as error:
+        raise DataDirLocked(
+            f"{root} is held by a running broker, so its indexes cannot be built anew",
+            hint="stop the broker first, or leave it: a broker mends a bad index by itself when it reads there",
+        ) from error
 
 
 def _rebuild(disk: Disk, entry: PartitionEntry, path: str) -> None:
@@ -179,11 +224,19 @@ def segment_paths(disk: Disk, root: str) -> list[tuple[PartitionId, str]]:
         topic_id = topic_of_directory(topic)
         if topic_id is None or topic.endswith(DELETED):
             continue
-        for number in sorted((name for name in disk.listdir(join(root, LOGS, topic)) if name.isdecimal()), key=int):
+        for number in sorted((name for name in _names_in(disk, join(root, LOGS, topic)) if name.isdecimal()), key=int):
             directory = join(root, LOGS, topic, number)
-            bases = [base for name in disk.listdir(directory) if (base := segment_base(name)) is not None]
+            bases = [base for name in _names_in(disk, directory) if (base := segment_base(name)) is not None]
             found.extend((PartitionId(topic_id, int(number)), segment_path(directory, base)) for base in bases)
     return found
+
+
+def _names_in(disk: Disk, directory: str) -> list[str]:
+    """A broker may have removed the directory meanwhile."""
+    try:
+        return disk.listdir(directory)
+    except FileNotFoundError:
+        return []
 
 
 def _read_manifest(disk: Disk, root: str) -> tuple[Manifest, list[PartitionEntry]]:
@@ -195,37 +248,81 @@ def _read_manifest(disk: Disk, root: str) -> tuple[Manifest, list[PartitionEntry
     return manifest, [entry for entry, _ in entries]
 
 
+def _is_fine(findings: Sequence[Finding]) -> bool:
+    return all(finding.severity == "note" for finding in findings)
+
+
 class _Checker:
     def __init__(self, disk: Disk, root: str) -> None:
         self.disk = disk
         self.result = Verification(root)
         self.root = root
+        self.first_sequence = 0
+        self.entries: dict[PartitionId, PartitionEntry] = {}
+        """What the checkpoint says, as of the last look."""
         self.journal_ends: dict[PartitionId, int] = {}
 
     def run(self, on_progress: Callable[[PartitionCheck], None] | None) -> Verification:
+        was_held = is_held(self.disk, self.root)
         self._check_identity()
         try:
-            manifest, entries = _read_manifest(self.disk, self.root)
+            self._look_at_checkpoint()
         except ZmqmqError as error:
             self._add_error(error, join(self.root, CHECKPOINT))
             return self.result
-        self._check_journal(manifest.first_sequence)
+        self._judge(self._check_journal)
+        known = [*self.entries, *(partition for partition in self.journal_ends if partition not in self.entries)]
+        self._check_strangers(set(known))
+        for partition in known:
+            check = self._judge(partial(self._check_partition, partition, was_known=partition in self.entries))
+            if check is not None:
+                self.result.partitions.append(check)
+                if on_progress is not None:
+                    on_progress(check)
+        self.result.is_in_use = was_held or is_held(self.disk, self.root)
+        return self.result
+
+    def _judge(self, check: Callable[[], T]) -> T:
+        """Look until nothing is wrong, or two looks find the same, which is what damage does. Without a broker one is enough."""
+        earlier = self.result.findings
+        before: list[Finding] = []
+        try:
+            for _ in range(JUDGEMENTS_MAX):
+                found = self.result.findings = []
+                outcome = check()
+                if _is_fine(found) or found == before or not is_held(self.disk, self.root):
+                    break
+                before = found
+                self._look_at_checkpoint()
+            else:
+                first = before[0]
+                what = "could not be judged, because the broker changes it; stop the broker and verify again"
+                found = [Finding("note", first.file, first.position, what)]
+        finally:
+            self.result.findings = earlier
+        earlier += found
+        return outcome
+
+    def _look_at_checkpoint(self) -> None:
+        manifest, entries = _read_manifest(self.disk, self.root)
         deleted = {topic_of_directory(name) for name in self.disk.listdir(join(self.root, LOGS)) if name.endswith(DELETED)}
-        known = {entry.partition_id: entry for entry in entries if entry.topic_id not in deleted}
-        for partition in self.journal_ends:
-            known.setdefault(partition, PartitionEntry(*partition, 0, 0, 0, 0, 0, 0, -1, -1, -1))
+        self.first_sequence = manifest.first_sequence
+        self.entries = {entry.partition_id: entry for entry in entries if entry.topic_id not in deleted}
+
+    def _check_strangers(self, known: Collection[PartitionId]) -> None:
         for partition, path in segment_paths(self.disk, self.root):
             if partition not in known:
-                self._add("note", path, 0, "belongs to no partition of the checkpoint or the journal; an open removes it or starts it anew")
-        for entry in known.values():
-            check = self._check_partition(entry)
-            self.result.partitions.append(check)
-            if on_progress is not None:
-                on_progress(check)
-        return self.result
+                self._add_unless_held(
+                    path, "belongs to no partition of the checkpoint or the journal; an open removes it or starts it anew"
+                )
 
     def _add(self, severity: Literal["error", "index", "note"], file: str, position: int, what: str) -> None:
         self.result.findings.append(Finding(severity, file, position, what))
+
+    def _add_unless_held(self, file: str, what: str, position: int = 0) -> None:
+        """Worth a note of a directory at rest; a broker that holds it is about to finish this."""
+        if not is_held(self.disk, self.root):
+            self._add("note", file, position, what)
 
     def _add_error(self, error: ZmqmqError, file: str) -> None:
         at = error.position if isinstance(error, CorruptLog) else 0
@@ -241,7 +338,8 @@ class _Checker:
 
     # The journal --------------------------------------------------------------------------------
 
-    def _check_journal(self, first_sequence: int) -> None:
+    def _check_journal(self) -> None:
+        self.journal_ends = {}
         names = [journal_path(self.root, slot) for slot in (0, 1)]
         files: list[File] = []
         try:
@@ -251,10 +349,10 @@ class _Checker:
                 except FileNotFoundError:
                     self._add("error", name, 0, f"{name} is missing")
                     return
-            found = replay.scan(files, names, first_sequence)
+            found = replay.scan(files, names, self.first_sequence)
             if found.torn is not None:
                 torn = found.torn
-                self._add("note", names[torn.slot], torn.position, f"a torn tail of {torn.size} bytes, never acknowledged")
+                self._add_unless_held(names[torn.slot], f"a torn tail of {torn.size} bytes, never acknowledged", torn.position)
             for entry in found.entries:
                 self._check_entry(files[entry.slot], entry, names[entry.slot])
             self.result.journal_entries = len(found.entries)
@@ -283,13 +381,19 @@ class _Checker:
 
     # Partitions ---------------------------------------------------------------------------------
 
-    def _check_partition(self, entry: PartitionEntry) -> PartitionCheck:
-        partition = entry.partition_id
-        check = PartitionCheck(partition, entry.log_start, entry.log_end, self.journal_ends.get(partition, entry.log_end))
+    def _check_partition(self, partition: PartitionId, *, was_known: bool) -> PartitionCheck | None:
+        """None: the topic was deleted meanwhile."""
+        entry = self.entries.get(partition)
+        if entry is None and was_known:
+            return None
+        if entry is None:
+            entry = PartitionEntry(*partition, 0, 0, 0, 0, 0, 0, -1, -1, -1)
+        journal_end = max(entry.log_end, self.journal_ends.get(partition, 0))
+        check = PartitionCheck(partition, entry.log_start, entry.log_end, journal_end)
         directory = partition_directory(self.root, partition)
         if entry.error:
             self._add("error", directory, 0, f"out of service: {entry.error}")
-        names = self.disk.listdir(directory) if self.disk.exists(directory) else []
+        names = _names_in(self.disk, directory)
         bases = [base for name in names if (base := segment_base(name)) is not None]
         for name in names:
             if name.endswith(RESCUE):
@@ -297,10 +401,10 @@ class _Checker:
         for base in bases:
             if base > entry.base:
                 path = segment_path(directory, base)
-                self._add("note", path, 0, "is younger than the checkpoint; the next open writes it again from the journal")
+                self._add_unless_held(path, "is younger than the checkpoint; the next open writes it again from the journal")
         kept = [base for base in bases if base < entry.base]
         while kept and (kept[1] if len(kept) > 1 else entry.base) <= entry.log_start:
-            self._add("note", segment_path(directory, kept.pop(0)), 0, "lies before the log start and waits for its removal")
+            self._add_unless_held(segment_path(directory, kept.pop(0)), "lies before the log start and waits for its removal")
         self._check_segments(entry, check, directory, [*kept, entry.base])
         return check
 
@@ -356,9 +460,11 @@ class _Checker:
         check.index_entries += len(expected)
 
     def _check_index(self, path: str, seed: int, expected: list[IndexEntry], count: int | None) -> None:
-        data = b""
-        if self.disk.exists(path):
+        try:
             file = self.disk.open(path, write=False)
+        except FileNotFoundError:
+            data = b""
+        else:
             try:
                 data = read_range(file, min(file.size(), _INDEX_BYTES_MAX), 0)
             finally:
