@@ -44,14 +44,18 @@ def log() -> None:
 def ls(settings: Settings, *, directory: str) -> None:
     """List the segments of DIR."""
     from zmqmq.store.disk import RealDisk
-    from zmqmq.store.verify import partition_of_path, segment_paths
+    from zmqmq.store.verify import check_is_data_directory, partition_of_path, segment_paths
     from zmqmq_cli import offline
 
     disk = RealDisk()
+    check_is_data_directory(disk, directory)
     names = offline.topic_names(disk, directory)
     rows = []
     for partition, path in segment_paths(disk, directory):
-        file = disk.open(path, write=False)
+        try:
+            file = disk.open(path, write=False)
+        except FileNotFoundError:  # a broker removed it meanwhile
+            continue
         try:
             size = file.size()
         finally:
@@ -115,6 +119,8 @@ def verify(settings: Settings, *, directory: str, repair: bool, no_progress: boo
     result = _verified(output, directory, no_progress=no_progress)
     if result.findings:
         output.rows([_finding_row(finding) for finding in result.findings], _FINDING_COLUMNS)
+    if result.is_in_use:
+        output.note(f"a running broker holds {directory}: what it is writing just now was left out")
     output.note(_summary(result))
     if result.is_ok:
         return errors.OK
@@ -124,9 +130,10 @@ def verify(settings: Settings, *, directory: str, repair: bool, no_progress: boo
 
 def _verified(output: Output, directory: str, *, no_progress: bool) -> Verification:
     from zmqmq.store.disk import RealDisk
-    from zmqmq.store.verify import segment_paths, verify_directory
+    from zmqmq.store.verify import check_is_data_directory, segment_paths, verify_directory
 
     disk = RealDisk()
+    check_is_data_directory(disk, directory)
     total = len({partition for partition, _ in segment_paths(disk, directory)})
     with output.progress("partitions", total, wanted=not no_progress) as progress:
         done: list[PartitionCheck] = []

