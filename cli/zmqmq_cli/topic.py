@@ -14,7 +14,7 @@ from zmqmq_cli.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from zmqmq import Offset
+    from zmqmq import Client, Offset
     from zmqmq.client.admin import Partition, Topic
     from zmqmq.wire.replies import PartitionStats
 
@@ -170,7 +170,9 @@ def delete(settings: Settings, *, names: tuple[str, ...], yes: bool) -> None:
 @topic.command("trim", cls=Command)
 @click.argument("name")
 @click.option("-p", "--partition", "partitions", type=PARTITIONS, help="Only these: 0,3 or 0-5. [all]")
-@click.option("--to", required=True, metavar="OFFSET|@TIME|end", help="Records before this go.")
+@click.option(
+    "--to", required=True, metavar="OFFSET|@TIME|end", help="Records before this go; a number needs -p unless there is one partition."
+)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.pass_obj
 def trim(settings: Settings, *, name: str, partitions: tuple[int, ...] | None, to: str, yes: bool) -> None:
@@ -178,10 +180,35 @@ def trim(settings: Settings, *, name: str, partitions: tuple[int, ...] | None, t
     place = _place(to)
     settings.confirm(f"Delete the records of {name} before {to}?", yes=yes)
     with settings.client() as client:
-        before = {number: offsets.start for number, offsets in client.admin.offsets(name, partitions=partitions, at=place).items()}
-        starts = client.admin.delete_records(name, before)
+        starts = client.admin.delete_records(name, _trim_places(client, name, partitions, place))
     rows = [{"topic": name, "partition": partition, "start": start} for partition, start in sorted(starts.items())]
     settings.output.rows(rows, _OFFSET_COLUMNS[:3])
+
+
+def _trim_places(client: Client, name: str, partitions: tuple[int, ...] | None, place: Offset) -> dict[int, int]:
+    """The new start of each partition. A number that lies beyond the end is a mistake and not a wish to delete everything."""
+    from zmqmq.errors import OffsetOutOfRange
+
+    if place.kind not in {"exact", "after_start"}:
+        return {number: found.start for number, found in client.admin.offsets(name, partitions=partitions, at=place).items()}
+    ends = client.admin.offsets(name, partitions=partitions)
+    if place.kind == "exact" and partitions is None and len(ends) > 1:
+        raise click.UsageError(
+            f"{name} has {len(ends)} partitions, each with offsets of its own: say with -p which one begins at {place.value};"
+            " a time (@-7d) or 'end' is for all",
+            click.get_current_context(),
+        )
+    places = {number: place.value if place.kind == "exact" else found.start + place.value for number, found in ends.items()}
+    for number, wanted in places.items():
+        start, end = ends[number].start, ends[number].end
+        if wanted > end:
+            raise OffsetOutOfRange(
+                f"offset {wanted} lies beyond the end of {name}-{number}, which is {end}; nothing was deleted",
+                log_start=start,
+                log_end=end,
+                hint=f"give an offset up to {end}, or 'end' to delete all there is:  zmqmq topic trim {name} --to end",
+            )
+    return places
 
 
 def _place(text: str) -> Offset:

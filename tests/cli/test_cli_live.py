@@ -317,6 +317,25 @@ def test_topics_are_listed_described_altered_trimmed_and_deleted(zmqmq: Zmqmq) -
     assert "life" not in zmqmq("topic", "list", "-n")[1].split()
 
 
+def test_trim_deletes_nothing_when_the_place_makes_no_sense(zmqmq: Zmqmq) -> None:
+    zmqmq("topic", "create", "trimmed", "-p", "2")
+    zmqmq("produce", "trimmed", "1", "2", "3", "-p", "1", "-q")
+    code, out, said = zmqmq("topic", "trim", "trimmed", "-p", "1", "--to", "999999999", "--yes")
+    assert (code, out) == (1, "")
+    what, where, then = said.splitlines()
+    assert what == "Error: offset 999999999 lies beyond the end of trimmed-1, which is 3; nothing was deleted"
+    assert where == "  The log holds offsets 0 up to, not including, 3"
+    assert "--to end" in then
+    assert zmqmq("topic", "trim", "trimmed", "-p", "1", "--to", "+4", "--yes")[0] == 1
+    code, out, said = zmqmq("topic", "trim", "trimmed", "--to", "1", "--yes")
+    assert (code, out) == (2, "")
+    assert "trimmed has 2 partitions" in said
+    assert zmqmq("topic", "offsets", "trimmed")[1] == "trimmed  0  0  0\ntrimmed  1  0  3\n"
+    assert zmqmq("topic", "trim", "trimmed", "--to", "@-1h", "--yes")[1] == "trimmed  0  0\ntrimmed  1  0\n"
+    assert zmqmq("topic", "trim", "trimmed", "--to", "-1", "--yes")[1] == "trimmed  0  0\ntrimmed  1  2\n"
+    assert zmqmq("topic", "trim", "trimmed", "--to", "end", "--yes")[1] == "trimmed  0  0\ntrimmed  1  3\n"
+
+
 def test_ping_and_version_know_the_broker(broker: ServeProcess, zmqmq: Zmqmq) -> None:
     (row,) = (json.loads(line) for line in zmqmq("ping", "-n", "3", "--json")[1].splitlines())
     assert (row["node"], row["address"], row["count"]) == (0, broker.url, 3)
