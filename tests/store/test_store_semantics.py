@@ -16,6 +16,8 @@ from zmqmq.effects import Append
 from zmqmq.errors import DataDirLocked, DataLost, DiskFull, LogOffline, Throttled, UnknownTopic
 from zmqmq.facts import StartMoved, Synced
 from zmqmq.model import METADATA_PARTITION, Timestamps
+from zmqmq.producer_state import PRODUCER_IDLE_MS
+from zmqmq.replication.leader import Leadership, PartitionLeader
 from zmqmq.store.disk import RealDisk
 from zmqmq.store.store import Store, StoreOptions
 from zmqmq.store.verify import rebuild_indexes, verify_directory
@@ -371,6 +373,37 @@ def test_producers_and_epochs_survive_a_power_cut_as_they_were(disk: SimDisk, st
     assert [each.base_sequence for each in before.producers[5].batches] == [3, 4, 5, 6, 7]
     disk.crash("all")
     assert open_store(disk).state(WHERE) == before
+
+
+def test_the_store_forgets_the_producers_that_the_leader_forgets(disk: SimDisk, store: Store) -> None:
+    """Leader and store before and after a restart are one and the same opinion."""
+    config = TopicConfig(retention_ms=-1)
+    leader = PartitionLeader(WHERE, 0, Leadership(1, (0,)), config, store.state(WHERE))
+    for producer, time_ms in ((1, 0), (2, 5), (1, PRODUCER_IDLE_MS), (3, PRODUCER_IDLE_MS + 6)):
+        sequence = 0 if producer not in leader.producers.entries else leader.producers.entries[producer].batches[-1].last_sequence + 1
+        sent = stamped(WHERE, 0, b"x", producer=producer, sequence=sequence)
+        placed = leader.append(sent.header, bytes_of(sent), -1, None, time_ms)
+        assert placed is not None
+        assert store.append([Append(WHERE, (placed,))]) == {}
+        leader.on_written()
+        if time_ms == 5:
+            checkpoint(store)
+    assert list(leader.producers.entries) == [1, 3]
+    assert store.state(WHERE).producers == leader.producers.entries
+    sync(store)
+    disk.crash("all")
+    assert open_store(disk).state(WHERE).producers == leader.producers.entries
+
+
+def test_an_unchanged_partition_is_encoded_for_one_checkpoint_only(store: Store) -> None:
+    append(store, 0)
+    append(store, 0, where=OTHER)
+    checkpoint(store)
+    append(store, 1)
+    job = store.begin_checkpoint()
+    assert job is not None
+    job.run()
+    assert [entry.partition_id for entry, _ in job.encoded] == [WHERE]
 
 
 def test_a_second_open_of_a_directory_is_refused(disk: SimDisk, store: Store) -> None:

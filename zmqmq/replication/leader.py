@@ -132,7 +132,7 @@ class PartitionLeader:
     def append(self, header: BatchHeader, data: Buffer, acks: int, ticket: Ticket, wall_ms: int) -> StampedBatch | None:
         """The batch with its place, to be written; None when it is there already, and its receipt is on the way.
 
-        The batch was checked. Raises what ``ProducerStates.check`` raises, and NotEnoughReplicas.
+        The batch was checked. Raises what ``ProducerStates.check`` and ``check_room`` raise, and NotEnoughReplicas.
         """
         if len(self.leadership.isr) < self.config.min_insync_replicas:
             raise NotEnoughReplicas(
@@ -141,12 +141,12 @@ class PartitionLeader:
             )
         if self._is_duplicate(header, acks, ticket):
             return None
-        self._remember_undo(header.producer_id)
-        epoch = self.leadership.epoch
         time_ms = max(wall_ms, self.last_append_ms)
+        self.producers.check_room(header.producer_id, time_ms)
+        epoch = self.leadership.epoch
         stamped = stamp(header, data, seed=self._seed, base_offset=self.next_offset, leader_epoch=epoch, append_time_ms=time_ms)
         self._wait(acks, _Waiting(stamped.header.end_offset, ticket, self.next_offset, epoch, time_ms))
-        self.producers.apply(stamped.header)
+        self.producers.apply(stamped.header, self._undo_producers)
         self._tail.append((self.next_offset, stamped.header.end_offset, header.length))
         self.next_offset = stamped.header.end_offset
         self.last_append_ms = time_ms
@@ -167,11 +167,7 @@ class PartitionLeader:
 
     def on_append_failed(self, error: ZmqmqError) -> None:
         """Nothing given out since the last ``on_written`` is in the log: take it all back."""
-        for producer_id, entry in self._undo_producers.items():
-            if entry is None:
-                self.producers.entries.pop(producer_id, None)
-            else:
-                self.producers.entries[producer_id] = entry
+        self.producers.restore(self._undo_producers)
         self._undo_producers.clear()
         self.last_append_ms = self._undo_time_ms
         self.next_offset = self.log_end
@@ -287,10 +283,6 @@ class PartitionLeader:
         """As ``_wait`` for an older place: the list stays in order of ends."""
         bisect.insort_right(self._waits(acks), waiting, key=_end_of)
         self._resolve()
-
-    def _remember_undo(self, producer_id: int) -> None:
-        if producer_id not in self._undo_producers:
-            self._undo_producers[producer_id] = self.producers.entries.get(producer_id)
 
     def _advance(self) -> bool:
         """Move the high watermark as far as it may go, and answer who waited for it."""

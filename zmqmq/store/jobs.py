@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from zmqmq.store.files import check_held, replace_file, sync_names, sync_path
 from zmqmq.store.layout import CHECKPOINT, DELETED, LOGS, join
-from zmqmq.store.manifest import encode_manifest
+from zmqmq.store.manifest import PartitionEntry, encode_manifest, encode_partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +50,7 @@ class CheckpointJob:
         lock: Lock,
         *,
         first_sequence: int,
-        partitions: Sequence[bytes],
+        partitions: Sequence[bytes | PartitionEntry],
         files: dict[str, None],
         directories: dict[str, None],
         doomed: dict[str, None],
@@ -62,6 +62,8 @@ class CheckpointJob:
         self._first_sequence = first_sequence
         self._partitions = partitions
         self._is_clean = is_clean
+        self.encoded: list[tuple[PartitionEntry, bytes]] = []
+        """What ``run`` had to encode."""
         self.files = files
         self.directories = directories
         self.doomed = doomed
@@ -72,11 +74,18 @@ class CheckpointJob:
             self._unless_deleted(path, lambda path: sync_path(self._disk, path))
         for path in self.directories:
             self._unless_deleted(path, lambda path: sync_names(self._disk, path))
-        content = encode_manifest(self._first_sequence, self._partitions, is_clean=self._is_clean)
+        content = encode_manifest(self._first_sequence, list(map(self._encode, self._partitions)), is_clean=self._is_clean)
         check_held(self._lock, self._root)  # the syncs may have taken long
         replace_file(self._disk, join(self._root, CHECKPOINT), content)
         for path in self.doomed:
             self._unless_deleted(path, lambda path: remove_tree(self._disk, path))
+
+    def _encode(self, partition: bytes | PartitionEntry) -> bytes:
+        if isinstance(partition, bytes):
+            return partition
+        encoded = encode_partition(partition)
+        self.encoded.append((partition, encoded))
+        return encoded
 
     def _unless_deleted(self, path: str, action: Callable[[str], None]) -> None:
         """A topic may be deleted while the job runs; its files have another name then."""

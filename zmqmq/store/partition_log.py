@@ -23,7 +23,7 @@ from zmqmq.store import index
 from zmqmq.store.files import write_all
 from zmqmq.store.formats import INDEX_ENTRY_BYTES, RELATIVE_OFFSET_MAX, IndexEntry, encode_index_entry, index_seed
 from zmqmq.store.layout import LOG_SUFFIX, LOGS, index_path, join, partition_directory, segment_base, segment_path
-from zmqmq.store.manifest import DEFAULT_CONFIG, PartitionEntry, encode_partition
+from zmqmq.store.manifest import DEFAULT_CONFIG, PartitionEntry
 from zmqmq.store.segment import corrupt, walk
 from zmqmq.topic_config import TopicConfig
 
@@ -104,8 +104,8 @@ class PartitionLog:
         self.scheduled_ms: int | None = None
         """When the store looks at it next."""
         self.needs_size_check = True
-        self.encoded: bytes | None = None
-        """The partition's entry in the checkpoint, while it has not changed."""
+        self.encoded: bytes | PartitionEntry | None = None
+        """The partition's entry in the checkpoint, while it has not changed; encoded once a checkpoint did that."""
         self.cursors: dict[int, tuple[int, int]] | None = None
         """Offset to (segment base, position): where readers stopped, and the end before the last append."""
 
@@ -136,18 +136,15 @@ class PartitionLog:
     def size_bytes(self) -> int:
         return self.sealed_bytes + self.position
 
-    def encode(self) -> bytes:
-        """The partition's entry in the checkpoint."""
-        if self.encoded is None:
-            producers = self.producers.entries if self.producers is not None else {}
-            self.encoded = encode_partition(
-                PartitionEntry(
-                    self.id.topic_id, self.id.partition, self.log_start, self.log_end, self.base, self.position,
-                    self.index_entries, self.sealed_bytes, self.first_append_ms, self.last_append_ms, self.oldest_ms,
-                    self.epochs, producers, self.error, self.config.segment_bytes,
-                )
-            )  # fmt: skip
-        return self.encoded
+    def entry(self) -> PartitionEntry:
+        """The partition's entry in the next checkpoint, which encodes it: of many producers that takes milliseconds."""
+        producers = dict(self.producers.entries) if self.producers is not None else {}
+        self.encoded = entry = PartitionEntry(
+            self.id.topic_id, self.id.partition, self.log_start, self.log_end, self.base, self.position,
+            self.index_entries, self.sealed_bytes, self.first_append_ms, self.last_append_ms, self.oldest_ms,
+            self.epochs, producers, self.error, self.config.segment_bytes,
+        )  # fmt: skip
+        return entry
 
     def state(self) -> LogState:
         producers = dict(self.producers.entries) if self.producers is not None else {}

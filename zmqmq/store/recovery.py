@@ -188,7 +188,7 @@ class _Recovery:
             root,
             volume.lock,
             first_sequence=found.next_sequence,
-            partitions=[log.encode() for log in self.logs.values()],
+            partitions=[log.encoded or log.entry() for log in self.logs.values()],
             files=volume.dirty,
             directories=volume.dirty_directories,
             doomed=volume.doomed,

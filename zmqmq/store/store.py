@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = ["CheckpointJob", "Identity", "RecoveryReport", "Store", "StoreOptions", "SyncJob"]
 
-PRODUCER_IDLE_MS: Final = 7 * 86_400_000
-"""A producer that wrote nothing for so long is forgotten."""
 BLOCKED_RETRY_MS: Final = 1000
 """Before retention asks again about segments that the high watermark holds back."""
 CHECKPOINT_RETRY_MS: Final = 1000
@@ -396,15 +394,12 @@ class Store:
             return None
         self._journal.switch()
         volume = self._volume
-        for log in self._logs.values():
-            if log.encoded is None and log.producers is not None:
-                log.producers.expire(self._clock.wall_ms() - PRODUCER_IDLE_MS)
         job = CheckpointJob(
             volume.disk,
             volume.root,
             volume.lock,
             first_sequence=self._journal.next_sequence,
-            partitions=[log.encoded or log.encode() for log in self._logs.values()],
+            partitions=[log.encoded or log.entry() for log in self._logs.values()],
             files=volume.dirty,
             directories=volume.dirty_directories,
             doomed=volume.doomed,
@@ -419,6 +414,7 @@ class Store:
         """Free the journal, or take the job's work back. Only a lack of space or of files is forgiven, and no failed sync."""
         self._is_checkpointing = False
         self._checkpoint_ms = self._clock.monotonic_ms()
+        self._keep_encoded(job)
         try:
             if error is None:
                 self._journal.retire()
@@ -433,6 +429,13 @@ class Store:
         self._checkpoint_ms += CHECKPOINT_RETRY_MS
         if error.errno not in PASSING:
             self._go_offline(f"a checkpoint failed: {error.strerror or error}")
+
+    def _keep_encoded(self, job: CheckpointJob) -> None:
+        """The next checkpoint needs not encode again what has not changed."""
+        for entry, encoded in job.encoded:
+            log = self._logs.get(entry.partition_id)
+            if log is not None and log.encoded is entry:
+                log.encoded = encoded
 
     # Reading ------------------------------------------------------------------------------------
 
