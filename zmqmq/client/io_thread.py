@@ -121,5 +121,6 @@ class IoThread:
         timeout_ms = 0 if self._dirty else max(0, until_ms - monotonic_ms())
         facts = self._transport.poll(timeout_ms)
         self._sleeps_until_ms = _AWAKE
-        self._wakeup.clear()
+        if self._transport.was_woken:
+            self._wakeup.clear()
         self._engine.learn(facts, monotonic_ms())

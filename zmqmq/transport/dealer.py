@@ -23,7 +23,7 @@ from zmq.utils.monitor import recv_monitor_message
 from zmqmq.errors import ZmqmqError
 from zmqmq.ports import Buffer
 from zmqmq.transport.registry import SCHEME, Lease, lease
-from zmqmq.transport.sockets import Context, Socket, new_context, new_dealer
+from zmqmq.transport.sockets import NOBLOCK, POLLIN, POLLOUT, SEND_MORE, Context, Socket, has_message, new_context, new_dealer
 
 MESSAGES_PER_TURN: Final = 64
 """Messages taken from one connection before the others have their turn."""
@@ -189,10 +189,9 @@ class Dealers(abc.ABC):
     def _receive(self, connection: Connection) -> bool:
         """False: there may be more."""
         for _ in range(MESSAGES_PER_TURN):
-            try:
-                frames = connection.socket.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
+            if not has_message(connection.socket):
                 return True
+            frames = connection.socket.recv_multipart(NOBLOCK, copy=False)
             small_or_view = [frame.bytes if len(frame) < _COPY_BELOW_BYTES else frame.buffer for frame in frames]
             self._facts.append(Received(connection.address, small_or_view))
         return False
@@ -228,8 +227,10 @@ class DealerTransport(Dealers):
     def __init__(self, wakeup_fd: int) -> None:
         super().__init__()
         self._by_socket: dict[object, Connection] = {}
+        self.was_woken = False
+        """The last ``poll`` saw the wake-up, which wants to be cleared."""
         self._poller = zmq.Poller()
-        self._poller.register(wakeup_fd, zmq.POLLIN)
+        self._poller.register(wakeup_fd, POLLIN)
 
     def poll(self, timeout_ms: int | None) -> list[Fact]:
         """Wait for something to happen, for the wake-up, or for the timeout."""
@@ -237,23 +238,24 @@ class DealerTransport(Dealers):
             timeout_ms = 0
         elif self._is_looking:
             timeout_ms = INPROC_LOOK_MS if timeout_ms is None else min(timeout_ms, INPROC_LOOK_MS)
+        self.was_woken = False
         for socket, events in self._poller.poll(timeout_ms):
             connection = self._by_socket.get(socket)
             if connection is None:
-                continue  # the wake-up, or a socket that was closed a moment ago
-            if socket is connection.monitor:
+                self.was_woken = True  # or a socket was closed a moment ago, which does no harm
+            elif socket is connection.monitor:
                 self._on_event(connection)
             else:
-                if events & zmq.POLLIN:
+                if events & POLLIN:
                     self._receive(connection)
-                if events & zmq.POLLOUT:
+                if events & POLLOUT:
                     self._drain(connection)
         return self._take_facts()
 
     def _watch(self, connection: Connection) -> None:
         for socket in connection.sockets:
             self._by_socket[socket] = connection
-            self._poller.register(socket, zmq.POLLIN)
+            self._poller.register(socket, POLLIN)
 
     def _unwatch(self, connection: Connection) -> None:
         for socket in connection.sockets:
@@ -261,11 +263,14 @@ class DealerTransport(Dealers):
             self._by_socket.pop(socket)
 
     def _watch_room(self, connection: Connection, *, wanted: bool) -> None:
-        self._poller.modify(connection.socket, zmq.POLLIN | zmq.POLLOUT if wanted else zmq.POLLIN)
+        self._poller.modify(connection.socket, POLLIN | POLLOUT if wanted else POLLIN)
 
 
 def _send(socket: Socket, frames: Sequence[Buffer]) -> bool:
     with contextlib.suppress(zmq.Again):
-        socket.send_multipart(frames, zmq.DONTWAIT)
+        send = socket.send
+        last = len(frames) - 1
+        for i, frame in enumerate(frames):
+            send(frame, SEND_MORE if i < last else NOBLOCK)
         return True
     return False

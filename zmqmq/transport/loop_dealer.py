@@ -14,6 +14,7 @@ import zmq
 
 from zmqmq.ports import Buffer
 from zmqmq.transport.dealer import INPROC_LOOK_MS, Connection, Dealers, Fact
+from zmqmq.transport.sockets import POLLIN, POLLOUT
 
 
 class LoopDealers(Dealers):
@@ -55,7 +56,7 @@ class LoopDealers(Dealers):
     def _has_events(self, connection: Connection) -> bool:
         if not self._is_open(connection):
             return False
-        wanted = zmq.POLLIN | zmq.POLLOUT if connection.waiting else zmq.POLLIN
+        wanted = POLLIN | POLLOUT if connection.waiting else POLLIN
         return bool(int(connection.socket.getsockopt(zmq.EVENTS)) & wanted)
 
     def _on_readable(self, connection: Connection) -> None:

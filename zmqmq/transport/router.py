@@ -19,7 +19,7 @@ from zmqmq.errors import AddressInUse, InvalidConfig
 from zmqmq.ports import Buffer
 from zmqmq.transport.guard import Guard
 from zmqmq.transport.registry import SCHEME, Lease, serve, withdraw
-from zmqmq.transport.sockets import GONE, Context, new_context, new_router
+from zmqmq.transport.sockets import GONE, NOBLOCK, POLLIN, SEND_MORE, Context, has_message, new_context, new_router
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +39,6 @@ CLOSE_LINGER_MS: Final = 250
 """For the last receipts; bounded, so that a dead peer cannot hold up the end."""
 _VIEW_FROM_BYTES: Final = 16 << 10
 """Smaller frames are copied: a view keeps the whole message alive and costs more to make."""
-_SEND_MORE: Final = zmq.SNDMORE | zmq.NOBLOCK
 
 
 class _Peer:
@@ -72,7 +71,7 @@ class RouterTransport:
         self._socket = new_router(self._context)
         self._guard = Guard(self._context, self._socket, connections_max)
         self._poller = zmq.Poller()
-        self._poller.register(self._socket, zmq.POLLIN)
+        self._poller.register(self._socket, POLLIN)
         self._peers: dict[bytes, _Peer] = {}
         """Only those that have something unread."""
         self._unread_bytes = 0
@@ -99,7 +98,7 @@ class RouterTransport:
 
     def watch(self, fd: int) -> None:
         """``wait`` returns early when ``fd`` is readable."""
-        self._poller.register(fd, zmq.POLLIN)
+        self._poller.register(fd, POLLIN)
 
     def wait(self, timeout_ms: int) -> bool:
         """Sleep until there is a message, a watched descriptor is readable (then True), or the time is over."""
@@ -110,21 +109,21 @@ class RouterTransport:
         """Up to so many messages that wait: routing id and frames."""
         messages: list[tuple[bytes, list[Buffer]]] = []
         self._guard.before_receiving()
-        try:
-            while len(messages) < count_max:
-                messages.append(self._receive_one())
-        except zmq.Again:
-            self._guard.after_receiving()
+        while len(messages) < count_max:
+            if not has_message(self._socket):
+                self._guard.after_receiving()
+                break
+            messages.append(self._receive_one())
         return messages
 
     def _receive_one(self) -> tuple[bytes, list[Buffer]]:
         receive = self._socket.recv
-        frame = receive(zmq.NOBLOCK, copy=False)
+        frame = receive(NOBLOCK, copy=False)
         source = frame.bytes
         frames: list[Buffer] = []
         total = 0
         while frame.more:
-            frame = receive(zmq.NOBLOCK, copy=False)
+            frame = receive(NOBLOCK, copy=False)
             size = len(frame)
             total += size
             if len(frames) < FRAMES_MAX:
@@ -192,10 +191,10 @@ class RouterTransport:
 
     def _send(self, target: bytes, frames: Sequence[Buffer]) -> None:
         send = self._socket.send
-        send(target, _SEND_MORE)
+        send(target, SEND_MORE)
         last = len(frames) - 1
         for i, frame in enumerate(frames):
-            flags = _SEND_MORE if i < last else zmq.NOBLOCK
+            flags = SEND_MORE if i < last else NOBLOCK
             size = len(frame)
             if size < _TRACK_FROM_BYTES:
                 send(frame, flags)

@@ -35,6 +35,12 @@ KEEPALIVE_IDLE_S: Final = 30
 KEEPALIVE_INTERVAL_S: Final = 10
 KEEPALIVE_COUNT: Final = 3
 
+# Plain integers: pyzmq's are enum members, whose arithmetic costs a microsecond each time.
+POLLIN: Final = int(zmq.POLLIN)
+POLLOUT: Final = int(zmq.POLLOUT)
+NOBLOCK: Final = int(zmq.NOBLOCK)
+SEND_MORE: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
+
 GONE: Final = frozenset({errno.EHOSTUNREACH, zmq.ENOTSOCK, zmq.ETERM})
 """Errors of a send that mean: this peer will never read it."""
 
@@ -71,6 +77,11 @@ def new_dealer(context: Context) -> Socket:
     dealer.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     dealer.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
     return dealer
+
+
+def has_message(socket: Socket) -> bool:
+    """Whether a receive would give one now; ten times cheaper than to try and fail."""
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & POLLIN)
 
 
 def _with_common_options(socket: Socket) -> Socket:
