@@ -33,6 +33,8 @@ class ClientStats(Struct, frozen=True):
     buffered_bytes: int
     producers: int
     readers: int
+    obstacle: str = ""
+    """Why no broker can be asked just now; empty when one can."""
 
 
 class BaseClient:
@@ -88,4 +90,5 @@ class BaseClient:
             sum(outbox.accumulator.buffered_bytes for outbox in self._outboxes),
             len(outboxes),
             sum(intake.closed is None for intake in self._intakes),
+            str(core.obstacle() or ""),
         )
