@@ -397,6 +397,16 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind() -> None:
     assert world.produce(topic_id).base_offset == 0
 
 
+@pytest.mark.parametrize(("said", "told"), [(None, "not_written"), ("unknown", "unknown")])
+def test_what_became_of_a_batch_that_could_not_be_appended_is_told_as_the_store_knows_it(said: Any, told: str) -> None:
+    world = World()
+    topic_id = world.create()
+    world.fails[PartitionId(topic_id, 0)] = LogOffline("EIO", outcome=said)
+    with pytest.raises(LogOffline) as failed:
+        world.produce(topic_id)
+    assert failed.value.outcome == told
+
+
 def test_after_a_failed_sync_nothing_is_acknowledged_and_readers_go_on() -> None:
     world = World()
     topic_id = world.create()

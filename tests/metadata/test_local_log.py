@@ -80,12 +80,22 @@ def test_a_failed_append_refuses_all_that_were_on_top_of_it() -> None:
     log.append(1, 1, 2, REGISTERED)
     log.append(1, 2, 3, REGISTERED)
     log.take_batches()
-    log.on_append_failed(DiskFull("full"))
+    log.on_append_failed(DiskFull("full", outcome="not_written"))
     log.on_synced(1)
     events = [(type(event), event.proposal_id) for event in log.take_events()[1:]]
     assert events == [(Refused, 2), (Refused, 3), (Committed, 1)]
     log.append(1, 1, 4, REGISTERED)
     assert len(log.take_batches()) == 1
+
+
+def test_a_journal_that_may_hold_the_entry_leaves_the_outcome_unknown() -> None:
+    log = Disk().open()
+    log.take_events()
+    log.append(1, 0, 1, REGISTERED)
+    log.take_batches()
+    log.on_append_failed(LogOffline("EIO", outcome="unknown"))
+    (event,) = log.take_events()
+    assert isinstance(event, Unknown)
 
 
 def test_a_failed_sync_leaves_the_outcome_unknown_and_ends_leadership() -> None:

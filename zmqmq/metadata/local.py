@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zmqmq import batch
 from zmqmq.batch import Record, StampedBatch
-from zmqmq.errors import CorruptLog, Fenced, InvalidConfig, LogOffline, ZmqmqError
+from zmqmq.errors import CorruptLog, Fenced, InvalidConfig, ZmqmqError
 from zmqmq.metadata.log import APPEND_BYTES_MAX, REPLAYED, Committed, Leader, LogEvent, Lost, Passed, Refused, Unknown
 from zmqmq.metadata.records import MetadataRecord, decode, encode
 from zmqmq.model import METADATA_PARTITION
@@ -112,7 +112,7 @@ class LocalLog:
         self._leader.on_written()
 
     def on_append_failed(self, error: ZmqmqError) -> None:
-        error.outcome = "not_written"
+        """Refused if the error's outcome is ``not_written``, else Unknown."""
         self._leader.on_append_failed(error)
 
     def on_synced(self, end: int) -> None:
@@ -140,7 +140,7 @@ class LocalLog:
 def _event(proposal: _Proposal, outcome: ProduceResult | ZmqmqError) -> LogEvent:
     if isinstance(outcome, ProduceResult):
         return Committed(proposal.proposal_id, outcome.base_offset, proposal.records)
-    if outcome.outcome == "not_written" and not isinstance(outcome, LogOffline):
+    if outcome.outcome == "not_written":
         return Refused(proposal.proposal_id, outcome)
     return Unknown(proposal.proposal_id, outcome)
 
