@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -97,15 +96,19 @@ def consume(address: str, topic: str, how: str) -> float:
         return count / (time.perf_counter() - started)
 
 
-def _paced(rate: int, seconds: float) -> Iterator[float]:
-    """The moments at which something is due; sleeps until each."""
-    started = time.perf_counter()
+def _paced(rate: int, seconds: float, how: str = "sleeping") -> Iterator[float]:
+    """The moments at which something is due. What is late because of the sleep counts from the wake-up, what is late
+    because of the caller from the moment it was due."""
+    started = time.monotonic()
     for number in range(int(rate * seconds)):
         due = started + number / rate
-        delay = due - time.perf_counter()
-        if delay > 0:
+        delay = due - time.monotonic()
+        if delay > 0 and how == "sleeping":
             time.sleep(delay)
-        yield max(due, time.perf_counter() if delay > 0 else due)
+            due = time.monotonic()
+        while time.monotonic() < due:
+            pass
+        yield due
 
 
 def receipt_latency(address: str, topic: str) -> dict[str, float]:
@@ -116,31 +119,39 @@ def receipt_latency(address: str, topic: str) -> dict[str, float]:
         mq.produce(topic, value)
         for due in _paced(RATE_PER_SECOND, LATENCY_SECONDS):
             mq.produce(topic, value)
-            waits.append((time.perf_counter() - due) * 1e3)
+            waits.append((time.monotonic() - due) * 1e3)
     return _percentiles(waits)
 
 
-def end_to_end_latency(address: str, topic: str) -> dict[str, float]:
-    """From the moment a record was due to its arrival at a reader, in one process with two clients."""
-    waits: list[float] = []
-    with zmqmq.Client(address) as mine, zmqmq.Client(address) as other:
-        reader = other.reader(topic, start=zmqmq.Offset.END)
-        expected = RATE_PER_SECOND * LATENCY_SECONDS
+def read_ages(address: str, topic: str, count: int, ready: Any, pipe: Any) -> None:
+    """A consumer in its own process: the age of each record when it arrives, by the clock that all processes share."""
+    ages = []
+    with zmqmq.Client(address) as mq, mq.reader(topic, start=zmqmq.Offset.END) as reader:
+        reader.poll(0.2)
+        ready.set()
+        for message in reader:
+            ages.append((time.monotonic() - float(message.value)) * 1e3)
+            if len(ages) == count:
+                break
+    pipe.send(ages)
 
-        def read() -> None:
-            for message in reader:
-                waits.append((time.perf_counter() - float(message.value)) * 1e3)
-                if len(waits) == expected:
-                    return
 
-        thread = threading.Thread(target=read)
-        thread.start()
-        with mine.producer(topic, linger=0) as out:
-            for due in _paced(RATE_PER_SECOND, LATENCY_SECONDS):
-                out.send(repr(due).encode())
-        thread.join(30)
-        reader.close()
-    return _percentiles(waits)
+def end_to_end_latency(address: str, topic: str, how: str) -> dict[str, float]:
+    """From the moment a record was due to its arrival at a reader in another process. ``busy``: the producer's thread
+    spins until the next record is due, and so never gives up the interpreter by itself."""
+    spawn = mp.get_context("spawn")
+    mine, theirs = spawn.Pipe()
+    ready = spawn.Event()
+    count = RATE_PER_SECOND * LATENCY_SECONDS
+    consumer = spawn.Process(target=read_ages, args=(address, topic, count, ready, theirs))
+    consumer.start()
+    assert ready.wait(START_SECONDS_MAX)
+    with zmqmq.Client(address) as mq, mq.producer(topic, linger=0) as out:
+        for due in _paced(RATE_PER_SECOND, LATENCY_SECONDS, how):
+            out.send(repr(due).encode())
+    ages = mine.recv()
+    consumer.join()
+    return _percentiles(ages)
 
 
 def _percentiles(milliseconds: list[float]) -> dict[str, float]:
@@ -170,8 +181,9 @@ def one_run(records: int, wanted: set[str]) -> dict[str, float]:
             if "latency" in wanted:
                 for name, value in in_process(receipt_latency, address, topic("receipt")).items():
                     figures[f"receipt ms {name} {durability}"] = value
-                for name, value in in_process(end_to_end_latency, address, topic("e2e")).items():
-                    figures[f"end to end ms {name} {durability}"] = value
+                for how in ("sleeping", "busy"):
+                    for name, value in end_to_end_latency(address, topic(how), how).items():
+                        figures[f"end to end ms {name}, {how} producer, {durability}"] = value
     return figures
 
 
@@ -188,7 +200,7 @@ def main() -> None:
         values = [run[name] for run in runs]
         median = statistics.median(values)
         unit = f"{median:10.2f}" if " ms " in name else f"{median / 1e6:8.2f} M/s"
-        print(f"{name:40} {unit}   ({min(values):,.2f} .. {max(values):,.2f})")
+        print(f"{name:48} {unit}   ({min(values):,.2f} .. {max(values):,.2f})")
         if options.json:
             with options.json.open("a") as file:
                 file.write(json.dumps({"case": name, "median": median, "runs": values}) + "\n")
