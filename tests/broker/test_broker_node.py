@@ -35,6 +35,7 @@ from zmqmq.errors import (
     ZmqmqError,
 )
 from zmqmq.facts import EpochStart, LogState, StartMoved, Synced
+from zmqmq.metadata.controller import Decision
 from zmqmq.metadata.local import LocalLog
 from zmqmq.model import METADATA_PARTITION, PartitionId
 from zmqmq.wire import framing
@@ -303,6 +304,39 @@ def test_producer_ids_are_given_once_even_over_restarts() -> None:
     assert world.ask(InitProducer, producer_id=ids[0], producer_epoch=4).producer_epoch == 5
     with pytest.raises(UnknownProducer):
         world.ask(InitProducer, producer_id=1 << 40)
+
+
+def test_who_wants_a_producer_id_that_cannot_be_given_is_told_so_once() -> None:
+    world = World()
+    world.node.on_offline("EIO", world.now)
+    world.perform()
+    for _ in range(3):
+        number = world.send(InitProducer)
+        world.perform()
+        with pytest.raises(LogOffline):
+            world.reply(number)
+        assert sum(sent.reply.correlation_id == number for sent in world.sent) == 1
+    assert world.node._topics.producers_waiting_count == 0
+
+
+def test_who_waits_for_a_producer_id_is_told_when_its_allocation_fails() -> None:
+    world = World()
+    world.syncs_at_once = False
+    numbers = [world.send(InitProducer), world.send(InitProducer)]
+    world.perform()
+    world.node.on_offline("EIO", world.now)
+    world.perform()
+    for number in numbers:
+        with pytest.raises(LogOffline):
+            world.reply(number)
+
+
+def test_who_wants_a_producer_id_that_the_controller_refuses_is_told_so() -> None:
+    world = World()
+    world.node._topics._controller.allocate_producer_ids = lambda node_id: Decision(error=Throttled("not registered yet"))
+    with pytest.raises(Throttled, match="not registered"):
+        world.ask(InitProducer)
+    assert world.node._topics.producers_waiting_count == 0
 
 
 # ── produce ──────────────────────────────────────────────────────────────────────────────────────────

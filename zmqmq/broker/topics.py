@@ -5,6 +5,7 @@ Promise: nothing is answered before its records are committed and applied. Reads
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -68,7 +69,9 @@ class TopicDesk:
         self._proposal_id = 0
         self._open: dict[int, _Asked | None] = {}
         self._producer_ids = range(0)
-        self._wanting_ids: list[tuple[bytes, int]] = []
+        self._ids_proposal: int | None = None
+        self._wanting_ids: deque[tuple[bytes, int]] = deque()
+        """Invariant: not empty only while ``_ids_proposal`` is on its way."""
 
     def start(self, log: MetadataLog, directory_id: str, endpoint: str) -> None:
         self._log = log
@@ -131,6 +134,7 @@ class TopicDesk:
         if event.proposal_id == REPLAYED:
             return
         asked = self._open.pop(event.proposal_id)
+        self._on_ids_answered(event.proposal_id)
         broker = self._partitions.image.brokers.get(self._node_id)
         self.is_ready = self.is_ready or (broker is not None and broker.broker_epoch == event.index)
         if asked is not None:
@@ -145,12 +149,10 @@ class TopicDesk:
             self.start_error = error
         if asked is not None:
             self._outbox.refuse(asked.source, asked.correlation_id, error)
-            return
-        wanting, self._wanting_ids = self._wanting_ids, []
-        for source, correlation_id in wanting:
-            self._outbox.refuse(source, correlation_id, error)
+        if self._on_ids_answered(proposal_id):
+            self._refuse_ids(error)
 
-    def _propose(self, decision: Decision, asked: _Asked | None) -> None:
+    def _propose(self, decision: Decision, asked: _Asked | None) -> int:
         if self._log is None or self._epoch is None:
             raise NotLeader("this broker does not decide about topics now")
         self._proposal_id += 1
@@ -158,6 +160,7 @@ class TopicDesk:
         self._open[self._proposal_id] = asked
         self._controller.on_proposed(self._proposal_id, decision.records)
         self._log.append(self._epoch, index, self._proposal_id, decision.records)
+        return self._proposal_id
 
     def _answer(self, asked: _Asked) -> None:
         topic = self._partitions.image.topics.get(asked.topic_id)
@@ -168,20 +171,42 @@ class TopicDesk:
 
     # ── producer ids ─────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def producers_waiting_count(self) -> int:
+        return len(self._wanting_ids)
+
     def _take_ids(self, end: int) -> None:
         self._producer_ids = range(end - PRODUCER_ID_BLOCK, end)
         self._give_ids()
 
     def _give_ids(self) -> None:
         while self._wanting_ids and self._producer_ids:
-            source, correlation_id = self._wanting_ids.pop(0)
+            source, correlation_id = self._wanting_ids.popleft()
             self._outbox.reply(source, InitProducerReply(correlation_id, self._producer_ids[0], 0))
             self._producer_ids = self._producer_ids[1:]
-        is_asked = any(asked is None for asked in self._open.values())
-        if self._wanting_ids and not is_asked:
-            decision = self._controller.allocate_producer_ids(self._node_id)
-            if decision.error is None:
-                self._propose(decision, None)
+        if self._wanting_ids and self._ids_proposal is None:
+            try:
+                self._ids_proposal = self._allocate_ids()
+            except ZmqmqError as error:
+                self._refuse_ids(error)
+
+    def _allocate_ids(self) -> int:
+        """Ask the log for a block of ids; the proposal. Raises why that cannot be done."""
+        self._partitions.check_writable()
+        decision = self._controller.allocate_producer_ids(self._node_id)
+        if decision.error is not None:
+            raise decision.error
+        return self._propose(decision, None)
+
+    def _on_ids_answered(self, proposal_id: int) -> bool:
+        is_for_ids = proposal_id == self._ids_proposal
+        if is_for_ids:
+            self._ids_proposal = None
+        return is_for_ids
+
+    def _refuse_ids(self, error: ZmqmqError) -> None:
+        while self._wanting_ids:
+            self._outbox.refuse(*self._wanting_ids.popleft(), error)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
