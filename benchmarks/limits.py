@@ -243,7 +243,7 @@ def memory(seconds: float) -> None:
         consumer.kill()
         consumer.wait()
     print(
-        f"{seconds:.0f} s at full speed with a stopped consumer: {count:,} records, broker {before / 1e6:.0f} then {top / 1e6:.0f} MB at most"
+        f"{seconds:.0f} s at full speed, a consumer stopped: {count:,} records, broker {before / 1e6:.0f} then {top / 1e6:.0f} MB at most"
     )
 
 

@@ -16,7 +16,7 @@ from zmqmq.client.core import ClientCore
 from zmqmq.client.forking import tell_of_forks
 from zmqmq.client.intake import Intake
 from zmqmq.client.outbox import Outbox
-from zmqmq.errors import ClosedError, ZmqmqError
+from zmqmq.errors import ClosedError, UnknownTopic, ZmqmqError
 
 PRODUCERS_MAX: Final = 256
 """Producers that ``produce`` keeps ready, one per topic, acks and timeout; the oldest ends beyond it."""
@@ -35,6 +35,11 @@ class ClientStats(Struct, frozen=True):
     readers: int
     obstacle: str = ""
     """Why no broker can be asked just now; empty when one can."""
+
+
+def is_of_an_older_topic(error: ZmqmqError) -> bool:
+    """A ready producer met this; nothing was written, and the topic may have been made anew, with another id."""
+    return isinstance(error, UnknownTopic) and error.outcome == "not_written"
 
 
 class BaseClient:

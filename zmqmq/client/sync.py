@@ -19,7 +19,7 @@ from typing import Any, TypeVar, Unpack, overload
 from zmqmq.client.admin import Admin
 from zmqmq.client.arguments import Seconds, acks_of, seconds_of
 from zmqmq.client.asking import Asker
-from zmqmq.client.base import PRODUCERS_MAX, BaseClient, ClientStats, logger
+from zmqmq.client.base import PRODUCERS_MAX, BaseClient, ClientStats, is_of_an_older_topic, logger
 from zmqmq.client.core import ClientCore
 from zmqmq.client.gathering import Headers
 from zmqmq.client.intake import Intake
@@ -82,17 +82,20 @@ class Client(BaseClient):
         """Send one record and wait for its receipt. When ``timeout`` passes, the error's ``outcome`` tells the truth."""
         seconds = self.timeout if timeout is None else seconds_of("timeout", timeout, low=0.001)
         deadline = time.monotonic() + seconds
-        try:
-            producer = self._ready_producer(topic, acks_of(acks), seconds)
-        except ZmqmqError as error:
-            error.outcome = "not_written"
-            raise
-        try:
-            handle = producer.send(value, key=key, headers=headers, partition=partition, timestamp=timestamp)
-            return handle.result(max(0.0, deadline - time.monotonic()) + GRACE_S)
-        except (UnknownTopic, ClosedError):
-            self._forget_producer(producer)  # the topic may have been made anew, with another id
-            raise
+        for may_repeat in (True, False):
+            try:
+                producer = self._ready_producer(topic, acks_of(acks), seconds)
+            except ZmqmqError as error:
+                error.outcome = "not_written"
+                raise
+            try:
+                handle = producer.send(value, key=key, headers=headers, partition=partition, timestamp=timestamp)
+                return handle.result(max(0.0, deadline - time.monotonic()) + GRACE_S)
+            except (UnknownTopic, ClosedError) as error:
+                self._forget_producer(producer)
+                if not (may_repeat and is_of_an_older_topic(error)):
+                    raise
+        raise AssertionError("the second time returns or raises")
 
     @overload
     def producer(self, topic: str, *, value: Serde[V], **arguments: Unpack[ProducerArguments]) -> Producer[V]: ...

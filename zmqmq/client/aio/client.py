@@ -17,7 +17,7 @@ from zmqmq.client.aio.driver import LoopDriver
 from zmqmq.client.aio.producer import AsyncProducer
 from zmqmq.client.aio.reader import AsyncReader
 from zmqmq.client.arguments import Seconds, acks_of, seconds_of
-from zmqmq.client.base import PRODUCERS_MAX, BaseClient, ClientStats
+from zmqmq.client.base import PRODUCERS_MAX, BaseClient, ClientStats, is_of_an_older_topic
 from zmqmq.client.gathering import Headers
 from zmqmq.client.opening import (
     TIMEOUT_S,
@@ -71,19 +71,22 @@ class AsyncClient(BaseClient):
         """Send one record and wait for its receipt. When ``timeout`` passes, the error's ``outcome`` tells the truth. Cancelled,
         the record may or may not be written."""
         seconds = self.timeout if timeout is None else seconds_of("timeout", timeout, low=0.001)
-        producer = self._ready_producer(topic, acks_of(acks), seconds)
-        if not producer.is_open:
+        for may_repeat in (True, False):
+            producer = self._ready_producer(topic, acks_of(acks), seconds)
+            if not producer.is_open:
+                try:
+                    await producer.open()
+                except ZmqmqError as error:
+                    self._forget_producer(producer)
+                    error.outcome = "not_written"
+                    raise
             try:
-                await producer.open()
-            except ZmqmqError as error:
+                return await (await producer.send(value, key=key, headers=headers, partition=partition, timestamp=timestamp))
+            except (UnknownTopic, ClosedError) as error:
                 self._forget_producer(producer)
-                error.outcome = "not_written"
-                raise
-        try:
-            return await (await producer.send(value, key=key, headers=headers, partition=partition, timestamp=timestamp))
-        except (UnknownTopic, ClosedError):
-            self._forget_producer(producer)  # the topic may have been made anew, with another id
-            raise
+                if not (may_repeat and is_of_an_older_topic(error)):
+                    raise
+        raise AssertionError("the second time returns or raises")
 
     @overload
     def producer(self, topic: str, *, value: Serde[V], **arguments: Unpack[ProducerArguments]) -> AsyncProducer[V]: ...
