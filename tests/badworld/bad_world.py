@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from zmqmq import Client
+from zmqmq import Client, errors
 
 WAIT_S = 20.0
 RSS_GROWTH_BYTES_MAX = 64 << 20
@@ -45,6 +45,16 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = WAIT_S
     while not condition():
         assert time.monotonic() < deadline, f"it did not come true: {what}"
         threading.Event().wait(0.005)
+
+
+def until_refused(call: Callable[[int], object], count_max: int) -> errors.ZmqmqError:
+    """Call it with 0, 1, 2 … until it raises one of zmqmq's errors."""
+    for number in range(count_max):
+        try:
+            call(number)
+        except errors.ZmqmqError as refused:
+            return refused
+    raise AssertionError(f"{count_max} calls were not refused")
 
 
 class BrokerProcess:
@@ -197,6 +207,21 @@ def ready(socket_type: bytes = b"DEALER", *more: tuple[bytes, bytes]) -> bytes:
 def frame(data: bytes, *, more: bool = False, says_bytes: int | None = None) -> bytes:
     """A long frame; ``says_bytes``: the length that its header tells."""
     return bytes([2 | more]) + struct.pack(">Q", len(data) if says_bytes is None else says_bytes) + data
+
+
+def peer(port: int, data: bytes = b"", socket_type: bytes = b"DEALER") -> socket.socket:
+    """A connection that went through the handshake, and then sent ``data``. Who sends earlier is sent away."""
+    made = stranger(port, GREETING + ready(socket_type))
+    heard = b""
+    while b"READY" not in heard:
+        more = made.recv(1 << 16)
+        assert more, "sent away in the handshake"
+        heard += more
+    try:
+        made.sendall(data)
+    except (BrokenPipeError, ConnectionResetError):
+        return made
+    return made
 
 
 def stranger(port: int, data: bytes = b"") -> socket.socket:
