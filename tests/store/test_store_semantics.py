@@ -472,6 +472,45 @@ def test_a_data_directory_that_was_taken_away_stops_the_store_and_does_not_come_
     assert not root.exists()
 
 
+def test_a_file_stays_open_until_the_checkpoint_has_synced_it(disk: SimDisk) -> None:
+    """Else the kernel may forget a write-back that failed."""
+    where = [partition(number) for number in range(12)]
+    store = open_store(disk)
+    for each in where:
+        store.create(each, CONFIG)
+    outcomes = [store.append([Append(each, (stamped(each, 0, b"x"),))]) for each in where]
+    refused = [failed[each] for each, failed in zip(where, outcomes, strict=True) if failed]
+    assert [type(error) for error in refused] == [Throttled] * 4
+    assert {error.outcome for error in refused} == {"not_written"}
+    written = [path for path, data in disk.files().items() if path.endswith(".log") and data]
+    assert sorted("/" + path for path in store._volume.files.pinned()) == written
+    assert store.checkpoint_due()
+    assert store.append([Append(where[0], (stamped(where[0], 1, b"y"),))]) == {}
+    job = store.begin_checkpoint()
+    assert job is not None
+    job.run()
+    assert store._volume.files.is_full
+    assert store.append([Append(where[1], (stamped(where[1], 1, b"y"),))]) == {}
+    store.end_checkpoint(job)
+    assert len(store._volume.files.pinned()) == 1
+    assert store.append([Append(where[-1], (stamped(where[-1], 0, b"z"),))]) == {}
+
+
+def test_recovery_of_more_partitions_than_files_may_be_open_syncs_on_the_way(disk: SimDisk) -> None:
+    where = [partition(number) for number in range(40)]
+    store = open_store(disk, options=StoreOptions(journal_bytes_max=1 << 20, disk_reserve_bytes=0))
+    for each in where:
+        store.create(each, CONFIG)
+    assert store.append([Append(each, (stamped(each, 0, b"x"),)) for each in where]) == {}
+    sync(store)
+    disk.crash("all")
+    again = open_store(disk)
+    assert disk.open_count <= OPTIONS.open_files_max + 2
+    assert [again.state(each).log_end for each in where] == [1] * 40
+    disk.crash("all")
+    assert [open_store(disk).state(each).log_end for each in where[:1]] == [1]
+
+
 def test_a_stale_store_acknowledges_nothing_and_leaves_its_successor_alone(tmp_path) -> None:
     disk, root = RealDisk(), str(tmp_path / "data")
     clock = ManualClock()

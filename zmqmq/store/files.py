@@ -130,15 +130,23 @@ def check_held(lock: Lock, root: str) -> None:
 
 
 class OpenFiles:
-    """The files kept open, the least recently used closed first. Belongs to one thread."""
+    """The files kept open, the least recently used closed first. Belongs to one thread.
+
+    Those that were written stay open until they are synced: when a write-back fails, the kernel remembers it with
+    the inode, and may forget both once nobody has the file open. So ``is_full`` says when to sync before writing on.
+    """
 
     def __init__(self, disk: Disk, files_max: int) -> None:
         self._disk = disk
         self._files_max = files_max
         self._files: OrderedDict[str, File] = OrderedDict()
+        self._pinned: dict[str, File] = {}
 
     def get(self, path: str, *, create: bool = False) -> File:
         """The open file. Raises OSError. Do not keep it: a later ``get`` may close it."""
+        file = self._pinned.get(path)
+        if file is not None:
+            return file
         file = self._files.get(path)
         if file is not None:
             self._files.move_to_end(path)
@@ -151,29 +159,55 @@ class OpenFiles:
             self._forget_half()
             file = self._disk.open(path, create=create)
         self._files[path] = file
-        if len(self._files) > self._files_max:
-            self._files.popitem(last=False)[1].close()
+        self._close_oldest()
         return file
+
+    def pin(self, path: str) -> None:
+        """An open file was written."""
+        if path not in self._pinned:
+            self._pinned[path] = self._files.pop(path)
+
+    def unpin(self, path: str) -> None:
+        """It is synced, or nobody needs it any more."""
+        file = self._pinned.pop(path, None)
+        if file is not None:
+            self._files[path] = file
+            self._close_oldest()
+
+    def is_pinned(self, path: str) -> bool:
+        return path in self._pinned
+
+    def pinned(self) -> list[str]:
+        return list(self._pinned)
+
+    @property
+    def is_full(self) -> bool:
+        """Too many wait for their sync to write more of them."""
+        return len(self._pinned) >= self._files_max
+
+    def _close_oldest(self) -> None:
+        while len(self) > self._files_max and len(self._files) > 1:
+            self._files.popitem(last=False)[1].close()
 
     def _forget_half(self) -> None:
         for path in list(self._files)[: (len(self._files) + 1) // 2]:
             self.forget(path)
 
     def forget(self, path: str) -> None:
-        file = self._files.pop(path, None)
+        file = self._files.pop(path, None) or self._pinned.pop(path, None)
         if file is not None:
             file.close()
 
     def forget_below(self, directory: str) -> None:
-        for path in [path for path in self._files if path.startswith(directory + "/")]:
+        for path in [path for path in (*self._files, *self._pinned) if path.startswith(directory + "/")]:
             self.forget(path)
 
     def close(self) -> None:
-        for path in list(self._files):
+        for path in (*self._files, *self._pinned):
             self.forget(path)
 
     def __contains__(self, path: str) -> bool:
-        return path in self._files
+        return path in self._files or path in self._pinned
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self._files) + len(self._pinned)

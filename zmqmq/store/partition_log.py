@@ -188,7 +188,7 @@ class PartitionLog:
             raise error
         if size > self.position:
             file.truncate(self.position)
-            self.volume.dirty[path] = None
+            self.volume.wrote(path)
         self._prepare_index(path)
         self.is_prepared = True
 
@@ -292,13 +292,13 @@ class PartitionLog:
             return
         path = self.active_path
         self.position = write_all(self._open_or_make(path), buffers, self.position)
-        self.volume.dirty[path] = None
+        self.volume.wrote(path)
         if entries:
             seed = index_seed(self.id, self.base)
             data = b"".join([encode_index_entry(entry, seed) for entry in entries])
             path = index_path(path)
             write_all(self._open_or_make(path), (data,), self.index_entries * INDEX_ENTRY_BYTES)
-            self.volume.dirty[path] = None
+            self.volume.wrote(path)
             self.index_entries += len(entries)
 
     def _roll(self) -> None:
@@ -334,7 +334,7 @@ class PartitionLog:
         file = self._open_or_make(path)
         if file.size() > expected:
             file.truncate(expected)
-            self.volume.dirty[path] = None
+            self.volume.wrote(path)
         try:
             last = self.index_entries - 1
             self.indexed_position = index.read_entry(file, index_seed(self.id, self.base), last).position if last >= 0 else 0
@@ -348,7 +348,7 @@ class PartitionLog:
         size = self.size_of(base)
         entries = index.make(file, path, stamp_seed=self.seed, base=base, size=size)
         index.write(self._open_or_make(index_path(path)), index_seed(self.id, base), entries)
-        self.volume.dirty[index_path(path)] = None
+        self.volume.wrote(index_path(path))
         if base == self.base:
             self.index_entries = len(entries)
             self.indexed_position = entries[-1].position if entries else 0

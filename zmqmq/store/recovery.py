@@ -196,6 +196,7 @@ class _Recovery:
         )
         volume.dirty, volume.dirty_directories, volume.doomed = {}, {}, {}
         job.run()
+        volume.synced(job.files)
         for log in self.logs.values():
             log.synced_end = log.log_end
         bad = tuple((log.id, log.error) for log in self.logs.values() if log.error)
@@ -277,6 +278,8 @@ class _Recovery:
 
     def _write_pending(self) -> None:
         for partition, batches in self.pending.items():
+            if self.volume.files.is_full:
+                self.volume.sync_pinned()
             log = self.logs[partition]
             try:
                 log.check_in_service()
@@ -300,7 +303,7 @@ class _Recovery:
         file = volume.files.get(path, create=True)
         position = file.size() if path in volume.dirty else 0
         write_all(file, [buffer for batch in batches for buffer in batch.buffers], position)
-        volume.dirty[path] = None
+        volume.wrote(path)
 
     def _keep_torn(self, torn: replay.TornTail) -> str:
         """Keep a copy of the torn tail, the newest few of them. Its name."""

@@ -45,6 +45,7 @@ __all__ = ["CheckpointJob", "Identity", "RecoveryReport", "Store", "StoreOptions
 BLOCKED_RETRY_MS: Final = 1000
 """Before retention asks again about segments that the high watermark holds back."""
 CHECKPOINT_RETRY_MS: Final = 1000
+FILES_RETRY_MS: Final = 50
 
 
 class StoreOptions(Struct, frozen=True):
@@ -54,8 +55,8 @@ class StoreOptions(Struct, frozen=True):
     """Of each of the journal's two files, 64 KiB or more; a checkpoint begins when one is half full."""
     journal_allocate_bytes: int = 4 << 20
     """Step in which they grow."""
-    open_files_max: int = 512
-    """Segments and indexes kept open, 8 or more."""
+    open_files_max: int = 8192
+    """Segments and indexes kept open, 8 or more. A checkpoint begins when half of them were written since the last."""
     checkpoint_ms_max: int = 60_000
     """A checkpoint is due so long after the last one if anything changed."""
     remove_ms_max: int = 5_000
@@ -292,6 +293,7 @@ class Store:
                 refusal = self._room.refusal(sum([batch.header.length for batch in batches]), self.size_bytes())
                 if refusal is not None:
                     return refusal
+                self._check_files(log)
             log.prepare()
         except OSError as error:
             return self._segment_error(log, error)
@@ -305,6 +307,17 @@ class Store:
             return self._segment_error(log, error)
         written.append((log, batches, mark))
         return None
+
+    def _check_files(self, log: PartitionLog) -> None:
+        """Raises Throttled while too many files wait for a checkpoint. A partition whose segment does goes on."""
+        files = self._volume.files
+        if files.is_full and not files.is_pinned(log.active_path):
+            raise Throttled(
+                f"{self._options.open_files_max} files were written and wait for a checkpoint",
+                retry_after_ms=FILES_RETRY_MS,
+                hint="raise the broker's limit of open files (ulimit -n) and store.open_files_max; the client retries by itself",
+                outcome="not_written",
+            )
 
     def _segment_error(self, log: PartitionLog, error: OSError) -> ZmqmqError:
         if isinstance(error, FileNotFoundError):
@@ -417,6 +430,7 @@ class Store:
         self._keep_encoded(job)
         try:
             if error is None:
+                self._volume.synced(job.files)
                 self._journal.retire()
                 return
         except OSError as failure:

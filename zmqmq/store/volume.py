@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zmqmq.store.files import OpenFiles, check_held
+from zmqmq.store.files import OpenFiles, check_held, sync_path
 from zmqmq.store.layout import index_path, parent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from zmqmq.ports import Disk, Lock
 
 
@@ -39,10 +41,28 @@ class Volume:
         """Raises FileNotFoundError: nothing may be written by its name any more."""
         check_held(self.lock, self.root)
 
+    def wrote(self, path: str) -> None:
+        """A file that is open was written: the next checkpoint syncs it."""
+        self.dirty[path] = None
+        self.files.pin(path)
+
+    def synced(self, paths: Iterable[str]) -> None:
+        """A checkpoint synced the files; those that were written since wait for the next."""
+        for path in paths:
+            if path not in self.dirty:
+                self.files.unpin(path)
+
+    def sync_pinned(self) -> None:
+        """Make room for more dirty files, in a thread that may wait. Raises OSError."""
+        for path in self.files.pinned():
+            sync_path(self.disk, path)
+            self.files.unpin(path)
+
     def forget_written(self, path: str) -> None:
         """A segment is taken back: nothing of it has to be synced."""
-        self.dirty.pop(path, None)
-        self.dirty.pop(index_path(path), None)
+        for each in (path, index_path(path)):
+            self.dirty.pop(each, None)
+            self.files.unpin(each)
 
     def doom_segment(self, path: str) -> None:
         self.forget_written(path)
