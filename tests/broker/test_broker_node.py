@@ -512,6 +512,21 @@ def test_a_fetch_for_many_bytes_waits_until_they_are_there() -> None:
         assert len(world.performed(AnswerFetch)) == expected
 
 
+def test_a_fetch_that_waits_is_answered_when_the_topic_waits_for_the_disk_no_more() -> None:
+    world = World()
+    topic_id = world.create()
+    world.syncs_at_once = False
+    world.send(Produce, (make_batch(b"v"),), entries=[ProduceEntry(topic_id, 0)])
+    world.perform()
+    world.send(Fetch, wait_ms_max=1000, entries=[FetchEntry(topic_id, 0, 0)])
+    world.send(AlterTopic, name="t", set={"durability": "replicated"})
+    world.perform()
+    world.node.on_synced([Synced(METADATA_PARTITION, world.ends[METADATA_PARTITION])], world.now)
+    world.perform()
+    (answer,) = world.performed(AnswerFetch)
+    assert answer.ranges[0].end == 1
+
+
 def test_an_error_of_one_partition_is_told_at_once_beside_the_others() -> None:
     world = World(states={})
     topic_id = world.create(partitions=2)

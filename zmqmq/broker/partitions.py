@@ -151,8 +151,7 @@ class Partitions:
             self.touch(leader)
             del self._leaders[leader.partition]
         elif before is None or before.settings != topic.settings:
-            leader.set_config(topic.settings)
-            self.touch(leader)
+            self._note(leader, leader.set_config(topic.settings))
 
     def _remove(self, topic: TopicImage) -> None:
         error = UnknownTopic(f"topic {topic.name!r} was deleted")

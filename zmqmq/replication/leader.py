@@ -122,10 +122,11 @@ class PartitionLeader:
         ends = f"start={self.log_start} hw={self.high_watermark} synced={self.synced_end} end={self.log_end}"
         return f"PartitionLeader({self.partition} epoch={self.leadership.epoch} {ends})"
 
-    def set_config(self, config: TopicConfig) -> None:
+    def set_config(self, config: TopicConfig) -> bool:
+        """Tells whether the high watermark moved."""
         self.config = config
         self._is_fsync = config.durability == "fsync"
-        self._advance()
+        return self._advance()
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────
 
