@@ -34,7 +34,8 @@ from zmqmq.errors import (
 from zmqmq.model import FRAME_BYTES_MAX
 from zmqmq.store.disk import RealDisk, RealFile
 from zmqmq.transport.registry import lease
-from zmqmq.transport.router import PEER_QUEUE_BYTES_MAX, PEER_WINDOW_BYTES
+from zmqmq.transport.router import PEER_QUEUE_BYTES_MAX, PEER_WINDOW_BYTES, RouterTransport
+from zmqmq.transport.sockets import new_dealer
 from zmqmq.wire import framing
 from zmqmq.wire.requests import (
     CreateTopic,
@@ -262,6 +263,24 @@ def test_a_broker_whose_directory_has_a_new_owner_stops_and_leaves_it_alone(tmp_
     with RawClient(again.endpoints[0]) as other:
         assert other.values(topic) == [b"b", b"c"]
     again.close()
+
+
+def test_a_turn_takes_a_bounded_number_of_bytes() -> None:
+    transport = RouterTransport()
+    transport.bind("inproc://turn")
+    held = lease("inproc://turn")
+    dealer = new_dealer(held.context)
+    dealer.connect("inproc://turn")
+    for _ in range(7):
+        dealer.send_multipart([b"x" * 1000, b"y" * 1000])
+    taken = [len(transport.receive(3, bytes_max)) for bytes_max in (5000, 1 << 20, 0, 1, 1 << 20, 1 << 20)]
+    assert taken == [3, 3, 0, 1, 0, 0]
+    for _ in range(4):
+        dealer.send_multipart([b"x" * 1000, b"y" * 1000])
+    assert [len(transport.receive(9, 3000)) for _ in range(3)] == [2, 2, 0]
+    dealer.close()
+    transport.close()
+    held.release()
 
 
 # ── opening and closing ──────────────────────────────────────────────────────────────────────────────

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 log: Final = logging.getLogger("zmqmq.broker")
 
 MESSAGES_PER_TURN: Final = 256
-"""Taken before the round is written and answered."""
+MESSAGE_BYTES_PER_TURN: Final = 8 << 20
+"""Taken before the round is written and answered; one more message may go over the bytes."""
 WAIT_MS_MAX: Final = 200
 """The loop turns at least so often, so that /readyz can tell a loop that hangs."""
 START_TIMEOUT_S: Final = 60.0
@@ -109,11 +110,11 @@ class Loop:
 
     def turn(self) -> None:
         transport = self._transport
-        messages = transport.receive(MESSAGES_PER_TURN)
+        messages = transport.receive(MESSAGES_PER_TURN, MESSAGE_BYTES_PER_TURN)
         if not messages:
             if transport.wait(self._timeout_ms()):
                 self._wakeup.clear()
-            messages = transport.receive(MESSAGES_PER_TURN)
+            messages = transport.receive(MESSAGES_PER_TURN, MESSAGE_BYTES_PER_TURN)
         now = self._clock.now()
         self.turned_s = now.us / 1e6
         for source, frames in messages:

@@ -105,18 +105,21 @@ class RouterTransport:
         ready = self._poller.poll(min(timeout_ms, RETRY_MS) if self.has_queued else timeout_ms)
         return any(socket is not self._socket for socket, _ in ready)
 
-    def receive(self, count_max: int) -> list[tuple[bytes, list[Buffer]]]:
-        """Up to so many messages that wait: routing id and frames."""
+    def receive(self, count_max: int, bytes_max: int) -> list[tuple[bytes, list[Buffer]]]:
+        """Up to so many messages that wait, and none after so many bytes: routing id and frames."""
         messages: list[tuple[bytes, list[Buffer]]] = []
         self._guard.before_receiving()
-        while len(messages) < count_max:
+        taken_bytes = 0
+        while len(messages) < count_max and taken_bytes < bytes_max:
             if not has_message(self._socket):
                 self._guard.after_receiving()
                 break
-            messages.append(self._receive_one())
+            source, frames, size = self._receive_one()
+            messages.append((source, frames))
+            taken_bytes += size
         return messages
 
-    def _receive_one(self) -> tuple[bytes, list[Buffer]]:
+    def _receive_one(self) -> tuple[bytes, list[Buffer], int]:
         receive = self._socket.recv
         frame = receive(NOBLOCK, copy=False)
         source = frame.bytes
@@ -129,7 +132,7 @@ class RouterTransport:
             if len(frames) < FRAMES_MAX:
                 frames.append(frame.bytes if size < _VIEW_FROM_BYTES else frame.buffer)
         self._guard.on_message(source, frame, total)
-        return source, frames
+        return source, frames, total
 
     def send(self, target: bytes, frames: Sequence[Buffer]) -> bool:
         """False when the peer is gone or its queue is full. Frames must not change afterwards."""
