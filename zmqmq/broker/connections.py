@@ -1,7 +1,8 @@
 """Who is connected, and how much each of them has under way.
 
-A peer is known from its Hello until it is gone; ZeroMQ does not say when that is, so the least recently
-heard ones make room when there are too many. Who was forgotten says Hello again.
+A peer is known from its Hello until the transport says that it is gone. That of an inproc peer shows only when
+an answer finds nobody, so the least recently heard ones make room when there are too many. Who was forgotten
+says Hello again.
 """
 
 from __future__ import annotations

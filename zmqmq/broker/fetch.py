@@ -8,7 +8,7 @@ number, and that of their entries, is bounded in all and per connection.
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from zmqmq.broker.connections import Connection
 from zmqmq.broker.limits import RETRY_AFTER_MS, BrokerLimits
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 FETCH_BYTES_MAX: Final = 16 << 20
 """Of one answer, whatever the request allows."""
 _STALE_MIN: Final = 64
+
+K = TypeVar("K")
 
 
 class _Waiting:
@@ -54,6 +56,7 @@ class FetchDesk:
         self._waiting: dict[int, _Waiting] = {}
         self._entries_waiting = 0
         self._by_partition: dict[tuple[bytes, int], dict[int, _Waiting]] = {}
+        self._by_source: dict[bytes, dict[int, _Waiting]] = {}
         self._deadlines: list[tuple[int, int, _Waiting]] = []
 
     @property
@@ -89,7 +92,7 @@ class FetchDesk:
 
     def on_gone(self, source: bytes) -> None:
         """The peer will read no answer."""
-        for waiting in [waiting for waiting in self._waiting.values() if waiting.connection.source == source]:
+        for waiting in list(self._by_source.get(source, {}).values()):
             self._release(waiting)
 
     def next_deadline_ms(self) -> int | None:
@@ -149,6 +152,7 @@ class FetchDesk:
         self._number += 1
         deadline_ms = now.ms + min(request.wait_ms_max, limits.fetch_wait_ms_max)
         waiting = self._waiting[self._number] = _Waiting(self._number, connection, request, deadline_ms, now.us)
+        self._by_source.setdefault(connection.source, {})[self._number] = waiting
         connection.fetches_waiting += 1
         connection.entries_waiting += len(request.entries)
         self._entries_waiting += len(request.entries)
@@ -178,13 +182,9 @@ class FetchDesk:
         waiting.connection.entries_waiting -= len(waiting.request.entries)
         self._entries_waiting -= len(waiting.request.entries)
         del self._waiting[waiting.number]
+        _remove(self._by_source, waiting.connection.source, waiting.number)
         for entry in waiting.request.entries:
-            key = (entry.topic_id, entry.partition)
-            there = self._by_partition.get(key)
-            if there is not None:
-                there.pop(waiting.number, None)
-                if not there:
-                    del self._by_partition[key]
+            _remove(self._by_partition, (entry.topic_id, entry.partition), waiting.number)
         if len(self._deadlines) > 2 * len(self._waiting) + _STALE_MIN:
             self._deadlines = [item for item in self._deadlines if not item[2].is_done]
             heapq.heapify(self._deadlines)
@@ -193,3 +193,12 @@ class FetchDesk:
     def _check(self) -> None:
         assert len(self._waiting) <= len(self._deadlines)
         assert len(self._waiting) <= self._limits.fetches_waiting_max
+
+
+def _remove(shelves: dict[K, dict[int, _Waiting]], key: K, number: int) -> None:
+    """Take a fetch off a shelf, if it stands there, and the shelf away once it is empty."""
+    shelf = shelves.get(key)
+    if shelf is not None:
+        shelf.pop(number, None)
+        if not shelf:
+            del shelves[key]

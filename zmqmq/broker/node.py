@@ -187,7 +187,7 @@ class Node:
         self._settle(now)
 
     def on_gone(self, source: bytes) -> None:
-        """A send found that the peer is not there any more."""
+        """The peer is not there any more, and everything that it sent was handed in."""
         self._connections.gone(source)
         self._fetch.on_gone(source)
 

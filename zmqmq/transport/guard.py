@@ -86,6 +86,9 @@ class Guard:
         """Those without a whole message, the oldest first."""
         self._by_source: dict[bytes, _Connection] = {}
         self._without_fd: dict[bytes, _Connection] = {}
+        self._leaving: dict[bytes, bool] = {}
+        """Peers whose connection ended; what they sent before may still wait. Whether they left before this ``receive`` began."""
+        self._gone: list[bytes] = []
         self._look_s = 0.0
         self._has_sampled = False
         address = f"inproc://monitor-{id(self)}"
@@ -105,6 +108,8 @@ class Guard:
 
     def before_receiving(self) -> None:
         """Note what the kernel has, when it is time to look."""
+        if self._leaving:
+            self._leaving = dict.fromkeys(self._leaving, True)
         now = time.monotonic()
         if now < self._look_s:
             return
@@ -115,7 +120,10 @@ class Guard:
         self._has_sampled = True
 
     def after_receiving(self) -> None:
-        """No message waits any more: what was noted and did not come out is unfinished."""
+        """No message waits any more: who left is gone; what was noted and did not come out is unfinished."""
+        for source in [source for source, has_left in self._leaving.items() if has_left]:
+            del self._leaving[source]
+            self._gone.append(source)
         if not self._has_sampled:
             return
         self._has_sampled = False
@@ -127,6 +135,11 @@ class Guard:
                 is_over = connection.received_bytes - connection.delivered_bytes > UNFINISHED_BYTES_MAX
             if is_over:
                 self._cut(connection)
+
+    def take_gone(self) -> list[bytes]:
+        """Peers whose connection ended and whose last message was received."""
+        gone, self._gone = self._gone, []
+        return gone
 
     def close(self) -> None:
         """Before the router is closed."""
@@ -147,6 +160,8 @@ class Guard:
     def _meet(self, source: bytes, frame: zmq.Frame) -> _Connection:
         """The first message of a peer tells its descriptor. An inproc peer has none, and is part of this process."""
         self._take_events(time.monotonic())
+        if source in self._leaving:
+            return _Connection(_NO_FD, 0.0)  # another may have its descriptor by now
         connection = self._by_fd.get(_fd_of(frame))
         if connection is None:
             if len(self._without_fd) >= _PEERS_WITHOUT_FD_MAX:
@@ -171,6 +186,7 @@ class Guard:
         connection = self._by_fd.pop(fd, None)
         if connection is not None and connection.source is not None:
             self._by_source.pop(connection.source, None)
+            self._leaving[connection.source] = False
 
 
 def _fd_of(frame: zmq.Frame) -> int:

@@ -154,8 +154,9 @@ class RouterTransport:
             self._flush_one(target, peer)
 
     def take_gone(self) -> list[bytes]:
+        """Peers that will read no answer any more, and of whom no message waits."""
         gone, self._gone = self._gone, []
-        return gone
+        return [*gone, *self._guard.take_gone()]
 
     @property
     def has_queued(self) -> bool:
