@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from zmqmq_cli.offsets import Span
     from zmqmq_cli.output import Output
 
-BATCH_MESSAGES_MAX: Final = 1000
-"""Messages printed before stdout is flushed."""
-
 _OPTIONS: Final[tuple[Callable[[Any], Any], ...]] = (
     click.argument("topics", nargs=-1, required=True, metavar="TOPIC…"),
     click.option("-o", "--offset", "offsets", multiple=True, metavar="SPEC",
@@ -98,7 +95,7 @@ def run(settings: Settings, job: Job, *, start: str) -> None:
     printer = Printer(settings.output, job)
     try:
         with settings.client() as client:
-            _print_all(printer, _batches(client, job, span))
+            _print_all(printer, _batches(client, job, span, settings.output))
     except KeyboardInterrupt:
         settings.output.flush()
 
@@ -173,19 +170,21 @@ def _regex(shown: str, pattern: Any) -> re.Pattern[Any]:
         raise click.UsageError(f"{shown!r} is not a regular expression: {error}", click.get_current_context()) from error
 
 
-def _batches(client: Client, job: Job, span: Span) -> Iterator[Sequence[Message[bytes]]]:
+def _batches(client: Client, job: Job, span: Span, output: Output) -> Iterator[Sequence[Message[bytes]]]:
     """Batches of all topics, ending at -e, at the stop of the offset, or when idle for too long."""
     from contextlib import ExitStack
 
-    from zmqmq_cli.merge import merged
+    from zmqmq_cli.merge import batches, merged
 
     topics = _matching(client, job.topics) if job.regex else list(dict.fromkeys(job.topics))
+    follows = not job.exit_at_end and job.num is None and span.stop is None
+    tell = output.note if follows else None
     with ExitStack() as stack:
         readers = [stack.enter_context(_reader(client, job, span, topic)) for topic in topics]
         if len(readers) == 1:
-            yield from readers[0].batches(BATCH_MESSAGES_MAX)
+            yield from batches(readers[0], tell)
         else:
-            yield from merged(readers, job.idle_timeout)
+            yield from merged(readers, job.idle_timeout, tell)
 
 
 def _matching(client: Client, patterns: Sequence[str]) -> list[str]:

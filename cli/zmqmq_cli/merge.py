@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
 from zmqmq import Message, Reader
-from zmqmq.errors import ZmqmqError
+from zmqmq.errors import BrokerUnavailable, RetriableError, ZmqmqError
 
 MESSAGES_MAX: Final = 1000
 BATCHES_MAX: Final = 8
@@ -16,13 +16,31 @@ BATCHES_MAX: Final = 8
 JOIN_SECONDS_MAX: Final = 5.0
 
 _Item = list[Message[bytes]] | ZmqmqError | None
+Tell = Callable[[str], None]
 
 
-def merged(readers: Sequence[Reader[bytes]], idle_timeout: float | None) -> Iterator[list[Message[bytes]]]:
-    """Batches of all readers as they come. Ends when every reader ended, or when nothing came for ``idle_timeout``."""
+def batches(reader: Reader[bytes], tell: Tell | None) -> Iterator[list[Message[bytes]]]:
+    """What a reader reads. With ``tell`` it follows: it waits for brokers as long as it takes, and tells what is in the way;
+    that none can be reached is told by others."""
+    told = ""
+    while True:
+        try:
+            yield from reader.batches(MESSAGES_MAX)
+        except RetriableError as error:
+            if tell is None:
+                raise
+            if str(error) != told and not isinstance(error, BrokerUnavailable):
+                told = str(error)
+                tell(f"waiting: {told} … (Ctrl-C to stop)")
+        else:
+            return
+
+
+def merged(readers: Sequence[Reader[bytes]], idle_timeout: float | None, tell: Tell | None) -> Iterator[list[Message[bytes]]]:
+    """What ``batches`` gives of all readers, as it comes. Ends when every reader ended, or when nothing came for ``idle_timeout``."""
     stopping = threading.Event()
     items: queue.Queue[_Item] = queue.Queue(BATCHES_MAX)
-    threads = [threading.Thread(target=_read, args=(reader, items, stopping), daemon=True) for reader in readers]
+    threads = [threading.Thread(target=_read, args=(reader, items, stopping, tell), daemon=True) for reader in readers]
     for thread in threads:
         thread.start()
     try:
@@ -51,10 +69,10 @@ def _until_ended(items: queue.Queue[_Item], running: int, idle_timeout: float | 
             yield item
 
 
-def _read(reader: Reader[Any], items: queue.Queue[_Item], stopping: threading.Event) -> None:
+def _read(reader: Reader[bytes], items: queue.Queue[_Item], stopping: threading.Event, tell: Tell | None) -> None:
     """In the reader's thread: an error travels as an item, the end as None."""
     try:
-        for batch in reader.batches(MESSAGES_MAX):
+        for batch in batches(reader, tell):
             items.put(batch)
             if stopping.is_set():
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
@@ -10,6 +11,8 @@ import click
 from zmqmq_cli.output import Output
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from zmqmq import Client
 
 BROKERS_DEFAULT = "tcp://127.0.0.1:5570"
@@ -61,12 +64,15 @@ class Settings:
         """Somebody is there to be asked."""
         return sys.stdin.isatty() and sys.stderr.isatty()
 
-    def client(self) -> Client:
-        """A connected client's face; it connects when it is used."""
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """A client, closed at the end. It connects when it is used; a note says when it waits for its brokers."""
         from zmqmq import Client
+        from zmqmq_cli.waiting import told
 
         self.uses_brokers = True
-        return Client(self.brokers, client_id="zmqmq-cli", timeout=self.timeout)
+        with Client(self.brokers, client_id="zmqmq-cli", timeout=self.timeout) as client, told(client, self.output):
+            yield client
 
     def confirm(self, question: str, *, yes: bool) -> None:
         """Go on only if somebody said yes, now or by ``--yes``. With nobody to ask it is a usage error."""

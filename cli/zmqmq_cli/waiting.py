@@ -1,0 +1,53 @@
+"""Says what a command waits for when no broker answers, so that nobody sits before a silent terminal."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from zmqmq.errors import ZmqmqError
+
+if TYPE_CHECKING:
+    from zmqmq import Client
+    from zmqmq_cli.output import Output
+
+SILENCE_S: Final = 2.0
+"""How long no broker may be there before it is said; once for each time it goes away."""
+_LOOK_S: Final = 0.25
+_JOIN_S: Final = 1.0
+_OBSTACLE: Final = "no broker answers: "
+
+
+@contextmanager
+def told(client: Client, output: Output) -> Iterator[None]:
+    """Within the block a note on stderr says when the client waits for its brokers."""
+    ended = threading.Event()
+    watcher = threading.Thread(target=_watch, args=(client, output, ended), name="zmqmq-waiting", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watcher.join(_JOIN_S)
+
+
+def _watch(client: Client, output: Output, ended: threading.Event) -> None:
+    away_since: float | None = time.monotonic()
+    is_told = False
+    while not ended.wait(_LOOK_S):
+        try:
+            obstacle = client.stats().obstacle
+        except ZmqmqError:  # the client ends, and its own error says why
+            return
+        if not obstacle:
+            if is_told:
+                output.note("a broker answers again")
+            away_since, is_told = None, False
+        elif away_since is None:
+            away_since = time.monotonic()
+        elif not is_told and time.monotonic() - away_since >= SILENCE_S and not ended.is_set():
+            output.note(f"waiting for {obstacle.removeprefix(_OBSTACLE)} … (Ctrl-C to stop)")
+            is_told = True
