@@ -5,33 +5,30 @@ Whatever happens, the last line of talk says how many were acknowledged and how 
 
 from __future__ import annotations
 
-import datetime as dt
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import click
 
-from zmqmq.errors import DeliveryFailed, UnknownTopic, ZmqmqError
+from zmqmq.errors import ClosedError, DeliveryFailed, TimeoutError, UnknownTopic, ZmqmqError
 from zmqmq_cli import errors, formats, input_formats, inputs
-from zmqmq_cli.formats import Renderer
 from zmqmq_cli.input_formats import Given, InputFormat
 from zmqmq_cli.lazy import Command
 from zmqmq_cli.params import ACKS, PARTITIONS_AND_REPLICAS, RATE, SETTING
 from zmqmq_cli.settings import Settings
+from zmqmq_cli.tally import HAND_OVER_S, Tally
 
 if TYPE_CHECKING:
-    from zmqmq import Client, Delivery, Producer
-    from zmqmq.client.accumulator import Batch
-    from zmqmq.client.handles import Handle
+    from zmqmq import Client, Producer
+    from zmqmq_cli.output import Output
 
-_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-PROGRESS_EVERY = 1000
-CLOSE_SECONDS_MAX = 30.0
+PROGRESS_EVERY: Final = 1000
+CLOSE_SECONDS_MAX: Final = 30.0
 """How long the end of the input waits for outstanding acknowledgements; the delivery deadline of the producer."""
+INTERRUPTED_SECONDS: Final = 1.0
+"""How long Ctrl-C waits for them before it says so."""
 
 
 @click.command("produce", cls=Command)
@@ -67,7 +64,7 @@ CLOSE_SECONDS_MAX = 30.0
 def produce(settings: Settings, /, **options: Any) -> int:
     """Send messages to TOPIC: the VALUEs, the files, or what comes on stdin, a line each."""
     job = Job(**options)
-    source = _source(job)
+    source = _source(job, settings.output)
     render = formats.compile_output(job.output_format) if job.output_format else None
     headers = {name: value.encode() for name, value in job.headers} or None
     with settings.client() as client:
@@ -75,9 +72,10 @@ def produce(settings: Settings, /, **options: Any) -> int:
         tally = Tally(settings, render)
         with settings.output.progress("produced", None, wanted=job.progress) as progress:
             interrupted = _send_all(client, job, _dressed(source, job, headers), tally, progress)
-    tally.report(job.acks)
-    if tally.error is not None:
-        raise tally.error
+    tally.report(job.topic, job.acks)
+    failure = tally.failure()
+    if failure is not None and not interrupted:
+        raise failure
     return errors.INTERRUPTED if interrupted else errors.OK
 
 
@@ -105,7 +103,7 @@ class Job(NamedTuple):
     progress: bool
 
 
-def _source(job: Job) -> Iterator[Given]:
+def _source(job: Job, output: Output) -> Iterator[Given]:
     """Where the messages come from; what makes no sense together is a usage error."""
     if job.values and job.files:
         raise click.UsageError("give VALUEs or --file, not both", click.get_current_context())
@@ -114,11 +112,15 @@ def _source(job: Job) -> Iterator[Given]:
         return (form.parse(value.encode(errors="surrogateescape")) for value in job.values)
     if job.files:
         return inputs.from_files(job.files, form if job.lines or job.input_format else None)
-    if not sys.stdin.isatty():
-        return inputs.messages(sys.stdin.buffer, form, "stdin")  # type: ignore[arg-type]  # a BufferedReader, which has read1
-    if job.tombstone and job.key is not None:
+    if sys.stdin.isatty() and job.tombstone and job.key is not None:
         return iter([Given(None)])
-    raise click.UsageError("nothing to send: give a VALUE, --file, or something on stdin", click.get_current_context())
+    return _from_stdin(form, output)
+
+
+def _from_stdin(form: InputFormat, output: Output) -> Iterator[Given]:
+    if sys.stdin.isatty():
+        output.note("type lines, Ctrl-D to end")
+    yield from inputs.messages(sys.stdin.buffer, form, "stdin")  # type: ignore[arg-type]  # a BufferedReader, which has read1
 
 
 def _input_form(job: Job) -> InputFormat:
@@ -161,111 +163,40 @@ def _prepare_topic(client: Client, job: Job) -> None:
 
 
 def _send_all(client: Client, job: Job, messages: Iterator[Given], tally: Tally, progress: Callable[[int], None]) -> bool:
-    """Send what comes, then wait for what is outstanding. True if Ctrl-C ended it."""
+    """Send what comes, then wait for what is outstanding. True if Ctrl-C ended it before anything failed; a second one ends the
+    waiting too."""
     from zmqmq_cli.measure import Pacer
 
     interrupted = False
-    out = client.producer(job.topic, acks=ACKS[job.acks], compression=job.compression)
+    out = client.producer(job.topic, acks=ACKS[job.acks], compression=job.compression, max_block=HAND_OVER_S)
     pacer = Pacer(job.rate) if job.rate else None
-    try:
-        for index, given in enumerate(messages):
-            if pacer is not None:
-                pacer.wait(index)
-            tally.send(out, given)
-            if index % PROGRESS_EVERY == 0:
-                progress(index)
-    except ZmqmqError as error:
-        tally.stopped_by(error)
-    except KeyboardInterrupt:
-        interrupted = True
-    with suppress(DeliveryFailed):  # each failure was counted by its own receipt
-        out.close(CLOSE_SECONDS_MAX)
+    with tally.interruptible():
+        try:
+            for index, given in enumerate(messages):
+                if pacer is not None:
+                    pacer.wait(index)
+                tally.send(out, given)
+                if index % PROGRESS_EVERY == 0:
+                    progress(index)
+        except ZmqmqError as error:
+            tally.stopped_by(error)
+        except KeyboardInterrupt:
+            interrupted = tally.error is None
+        try:
+            if tally.is_interrupted:
+                _wait_a_little(out, tally)
+            with suppress(DeliveryFailed):  # each failure was counted by its own receipt
+                out.close(CLOSE_SECONDS_MAX)
+        except KeyboardInterrupt:
+            interrupted = interrupted or tally.error is None
+            out.abandon(ClosedError("Ctrl-C came before the receipt"))
     return interrupted
 
 
-class Receipt:
-    """A message with its place, for ``-o``. At acks=0 nobody knows the offset: -1."""
-
-    def __init__(self, given: Given, delivery: Delivery) -> None:
-        self.topic = delivery.topic
-        self.partition = delivery.partition
-        self.offset = -1 if delivery.offset is None else delivery.offset
-        self.timestamp_ms = int(delivery.timestamp.timestamp() * 1000)
-        self.leader_epoch = delivery.leader_epoch
-        self.key = given.key
-        self.value = given.value
-        self.headers = given.headers or {}
-
-
-class Tally:
-    """Counts what became of each message. Receipts arrive in the client's thread; everything else is the caller's.
-
-    Invariant: acked + failed <= sent; equal once the producer is closed.
-    """
-
-    def __init__(self, settings: Settings, render: Renderer | None) -> None:
-        self.settings = settings
-        self.render = render
-        self.sent = 0
-        self.acked = 0
-        self.failed = 0
-        self.error: ZmqmqError | None = None
-        self.started = time.perf_counter()
-        self._lock = threading.Lock()
-        self._under_way: dict[Batch, list[tuple[Given, Handle]]] = {}
-
-    def send(self, out: Producer[bytes], given: Given) -> None:
-        """Hand one message over and count what becomes of it."""
-        self.sent += 1
-        try:
-            when = None if given.timestamp_ms is None else _EPOCH + dt.timedelta(milliseconds=given.timestamp_ms)
-            handle = out.send(given.value, key=given.key, headers=given.headers, partition=given.partition, timestamp=when)
-        except ZmqmqError:
-            with self._lock:
-                self.failed += 1
-            raise
-        with self._lock:
-            waiting = self._under_way.get(handle.batch)
-            if waiting is not None:
-                waiting.append((given, handle))
-                return
-            self._under_way[handle.batch] = [(given, handle)]
-        handle.add_done_callback(self._on_decided)
-
-    def stopped_by(self, error: ZmqmqError) -> None:
-        """Nothing more is sent; the first error is the one that is shown."""
-        with self._lock:
-            self.error = self.error or error
-
-    def _on_decided(self, handle: Handle) -> None:
-        """The messages of a batch share its fate, so one of them reports for all that are known by now; one that is handed
-        over at this very moment reports for itself."""
-        with self._lock:
-            decided = self._under_way.pop(handle.batch)
-            outcome = handle.batch.outcome
-            if isinstance(outcome, ZmqmqError):
-                self.failed += len(decided)
-                self.error = self.error or outcome
-                return
-            self.acked += len(decided)
-        if self.render is not None:
-            self._print(self.render, decided)
-
-    def _print(self, render: Renderer, decided: list[tuple[Given, Handle]]) -> None:
-        """A reader of the receipts that goes away does not stop the sending."""
-        try:
-            self.settings.output.data(b"".join([render(Receipt(given, handle.result(0))) for given, handle in decided]))
-            self.settings.output.flush()
-        except BrokenPipeError:
-            self.render = None
-
-    def report(self, acks: str) -> None:
-        elapsed = time.perf_counter() - self.started
-        done = f"{self.acked:,} acked" if acks != "0" else f"{self.acked:,} sent unacknowledged"
-        self.settings.output.note(
-            f"{self.sent:,} {'message' if self.sent == 1 else 'messages'}, {done}, {self.failed:,} failed, {_span(elapsed)}"
-        )
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+def _wait_a_little(out: Producer[bytes], tally: Tally) -> None:
+    """Most receipts come at once; whoever has to wait for them is told."""
+    try:
+        with suppress(DeliveryFailed):
+            out.flush(INTERRUPTED_SECONDS)
+    except TimeoutError:
+        tally.settings.output.note(f"waiting for {tally.outstanding:,} receipts … (Ctrl-C again to stop at once)")

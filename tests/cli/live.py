@@ -17,8 +17,8 @@ COMMAND = [sys.executable, "-m", "zmqmq_cli"]
 class ServeProcess:
     """``zmqmq serve`` with its banner read."""
 
-    def __init__(self, data: Path, *options: str) -> None:
-        command = [*COMMAND, "serve", "--data", str(data), "--listen", "tcp://127.0.0.1:0", "--http", "127.0.0.1:0", *options]
+    def __init__(self, data: Path, *options: str, listen: str = "tcp://127.0.0.1:0") -> None:
+        command = [*COMMAND, "serve", "--data", str(data), "--listen", listen, "--http", "127.0.0.1:0", *options]
         self.data = data
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
