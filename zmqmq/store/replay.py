@@ -88,6 +88,27 @@ def scan(files: Sequence[File], names: Sequence[str], first_sequence: int) -> Re
     return Replay(tuple(chain), _torn(files[stop_slot], (stop_slot, stop), expected, last, scanned[stop_slot]), next_sequence)
 
 
+def whole_ends(files: Sequence[File], names: Sequence[str], first_sequence: int) -> tuple[int, ...]:
+    """For each file of a journal that somebody may be writing, where its whole entries end that follow each other from
+    ``first_sequence`` on; 0 where there are none.
+
+    An entry that is written while it is read is whole at the next look. One that was synced and still is not whole then
+    is damaged: CorruptLog. Raises OSError.
+    """
+    chain: list[FoundEntry] = []
+    try:
+        chain = _chain([_scan_file(file, slot, first_sequence) for slot, file in enumerate(files)], first_sequence)
+        scan(files, names, first_sequence)
+    except CorruptLog:
+        again = _chain([_scan_file(file, slot, first_sequence) for slot, file in enumerate(files)], first_sequence)
+        if len(again) <= len(chain):
+            raise
+    ends = [0] * len(files)
+    for found in chain:
+        ends[found.slot] = found.position + found.header.size
+    return tuple(ends)
+
+
 def read_entry(file: File, found: FoundEntry) -> bytes:
     """The entry's bytes, header included. Raises OSError."""
     return read_range(file, ENTRY_HEADER_BYTES + found.header.length, found.position)
