@@ -83,7 +83,8 @@ class DeleteTopicLogs(Struct, frozen=True):
 
 
 class MoveLogStart(Struct, frozen=True):
-    """Records before ``log_start`` are gone for good; answered by ``on_synced`` of a later round."""
+    """Records before ``log_start`` go for good. Answered by ``on_start_moved`` when readers do not see them any more, then
+    by ``on_start_synced`` when that is on disk; or by ``on_start_failed``."""
 
     partition: PartitionId
     log_start: int

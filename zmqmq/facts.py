@@ -37,7 +37,7 @@ class Synced(Struct, frozen=True, gc=False):
 
 
 class StartMoved(Struct, frozen=True, gc=False):
-    """Retention removed the records before ``log_start``."""
+    """The records before ``log_start`` are gone: retention removed them, or somebody asked for it."""
 
     partition: PartitionId
     log_start: int

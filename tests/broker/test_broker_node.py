@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_client import make_batch
 
+from zmqmq.broker.dispatch import Now
 from zmqmq.broker.limits import BrokerLimits
 from zmqmq.broker.node import Node, NodeIdentity
-from zmqmq.broker.outbox import Now
 from zmqmq.broker.stats import Gauges
 from zmqmq.effects import AnswerFetch, AnswerOffsets, Append, CreateLog, DeleteTopicLogs, Effect, MoveLogStart, Send, Sync
 from zmqmq.errors import (

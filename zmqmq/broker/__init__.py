@@ -1,1 +1,1 @@
-"""The broker. Machines: node, produce, fetch, topics, partitions. Shells: server, storage, config, http."""
+"""The broker. Shells: server, loop, worker, upkeep, storage, http, config, clock. Machines: the rest, above all node, produce, fetch."""

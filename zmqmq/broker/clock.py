@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from zmqmq.broker.outbox import Now
+from zmqmq.broker.dispatch import Now
 
 
 class SystemClock:

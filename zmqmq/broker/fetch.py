@@ -11,8 +11,8 @@ import heapq
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from zmqmq.broker.connections import Connection
+from zmqmq.broker.dispatch import Dispatch, Now
 from zmqmq.broker.limits import RETRY_AFTER_MS, BrokerLimits
-from zmqmq.broker.outbox import Now, Outbox
 from zmqmq.broker.partitions import Partitions
 from zmqmq.effects import AnswerFetch, ReadRange
 from zmqmq.errors import RemoteProtocolError, Throttled, ZmqmqError
@@ -48,10 +48,10 @@ class _Waiting:
 class FetchDesk:
     """See the module."""
 
-    def __init__(self, limits: BrokerLimits, partitions: Partitions, outbox: Outbox) -> None:
+    def __init__(self, limits: BrokerLimits, partitions: Partitions, dispatch: Dispatch) -> None:
         self._limits = limits
         self._partitions = partitions
-        self._outbox = outbox
+        self._dispatch = dispatch
         self._number = 0
         self._waiting: dict[int, _Waiting] = {}
         self._entries_waiting = 0
@@ -73,8 +73,8 @@ class FetchDesk:
         else:
             self._park(connection, request, now)
 
-    def on_moved(self, partitions: Iterable[PartitionId], now: Now) -> None:
-        """High watermarks moved, or partitions are gone."""
+    def on_advanced(self, partitions: Iterable[PartitionId], now: Now) -> None:
+        """High watermarks advanced, or partitions are gone."""
         for partition in partitions:
             for waiting in list(self._by_partition.get(partition, {}).values()):
                 ranges, results, is_enough = self._plan(waiting.request)
@@ -107,7 +107,7 @@ class FetchDesk:
             try:
                 found = self._range(entry)
             except ZmqmqError as error:
-                self._outbox.count(error)
+                self._dispatch.count(error)
                 errors.append(FetchResult(entry.topic_id, entry.partition, -1, -1, -1, 0, fault(error)))
                 continue
             if found is not None:
@@ -131,11 +131,11 @@ class FetchDesk:
 
     def _answer(self, connection: Connection, request: Fetch, ranges: list[ReadRange], errors: list[FetchResult], now_ms: int) -> None:
         if not ranges:
-            self._outbox.reply(connection.source, FetchReply(request.correlation_id, errors))
+            self._dispatch.reply(connection.source, FetchReply(request.correlation_id, errors))
             return
         # Each answer begins at another partition, so that a full one does not starve those behind it.
         first = request.correlation_id % len(ranges)
-        self._outbox.effects.append(
+        self._dispatch.effects.append(
             AnswerFetch(
                 connection.source,
                 request.correlation_id,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zmqmq.broker.config import BrokerConfig
-    from zmqmq.broker.outbox import Now
+    from zmqmq.broker.dispatch import Now
     from zmqmq.facts import StartMoved
     from zmqmq.ports import Buffer, Disk
     from zmqmq.transport.router import RouterTransport
@@ -76,7 +76,7 @@ class Loop:
         self._wants_sync = False
         self._unsynced_us: int | None = None
         self._told_offline = False
-        self._syncing_moved: list[StartMoved] = []
+        self._syncing_starts: list[StartMoved] = []
         self._sync_latency = SummaryCounter()
         store.create(METADATA_PARTITION, METADATA_CONFIG)
         metadata = LocalLog(config.node_id, store.state(METADATA_PARTITION), self._read_metadata)
@@ -205,12 +205,12 @@ class Loop:
             return
         self._wants_sync = False
         self._unsynced_us = None
-        self._syncing_moved = self._storage.take_moved()
+        self._syncing_starts = self._storage.take_moved_starts()
         job = self.store.begin_sync()
         if job is not None:
             self._syncs.submit(job)
-        elif self._syncing_moved:
-            self.node.on_start_synced(self._syncing_moved, now)
+        elif self._syncing_starts:
+            self.node.on_start_synced(self._syncing_starts, now)
 
     def _after_jobs(self, now: Now) -> None:
         """Take in what the threads finished."""
@@ -220,8 +220,8 @@ class Loop:
             synced = self.store.end_sync(done.job, done.error)
             if not self.store.offline:
                 self.node.on_synced(synced, now)
-                self.node.on_start_synced(self._syncing_moved, now)
-            self._syncing_moved = []
+                self.node.on_start_synced(self._syncing_starts, now)
+            self._syncing_starts = []
         for moved in self._upkeep.after_jobs():
             self.node.on_start_moved(moved)
 

@@ -13,12 +13,12 @@ from msgspec import Struct
 
 from zmqmq import __version__
 from zmqmq.broker.connections import Connection, Connections
+from zmqmq.broker.dispatch import Dispatch, Now
+from zmqmq.broker.ends import EndsDesk
 from zmqmq.broker.fetch import FetchDesk
 from zmqmq.broker.limits import BrokerLimits
-from zmqmq.broker.outbox import Now, Outbox
 from zmqmq.broker.partitions import Logs, Partitions
 from zmqmq.broker.produce import ProduceDesk, offline_error
-from zmqmq.broker.records import RecordsDesk
 from zmqmq.broker.stats import Gauges, stats_reply
 from zmqmq.broker.topics import TopicDesk
 from zmqmq.effects import Append, Effect
@@ -84,14 +84,14 @@ class Node:
         self._gauges = gauges
         self._log = metadata
         self._started_us = 0
-        self._outbox = Outbox()
+        self._dispatch = Dispatch()
         self._connections = Connections(limits)
-        self.partitions = Partitions(identity.node_id, logs, self._outbox)
+        self.partitions = Partitions(identity.node_id, logs, self._dispatch)
         controller = Controller(limits.cluster(), random)
-        self._topics = TopicDesk(identity.node_id, identity.cluster_id, controller, self.partitions, self._outbox)
-        self._produce = ProduceDesk(limits, self.partitions, self._outbox)
-        self._fetch = FetchDesk(limits, self.partitions, self._outbox)
-        self._records = RecordsDesk(limits, self.partitions, self._outbox)
+        self._topics = TopicDesk(identity.node_id, identity.cluster_id, controller, self.partitions, self._dispatch)
+        self._produce = ProduceDesk(limits, self.partitions, self._dispatch)
+        self._fetch = FetchDesk(limits, self.partitions, self._dispatch)
+        self._ends = EndsDesk(limits, self.partitions, self._dispatch)
 
     def __repr__(self) -> str:
         return f"Node({self.identity.node_id} ready={self.is_ready} topics={len(self.partitions.image.topics)} {self._log!r})"
@@ -121,18 +121,18 @@ class Node:
         try:
             request, payload = framing.decode_request(frames)
         except ZmqmqError as error:
-            self._outbox.refuse(source, framing.correlation_id(frames), error)
+            self._dispatch.refuse(source, framing.correlation_id(frames), error)
             return
         self._log.wall_ms = now.wall_ms
         name, handler = self._HANDLERS[type(request)]
-        self._outbox.requests[name] += 1
+        self._dispatch.requests[name] += 1
         try:
             handler(self, source, request, payload, now)
         except ZmqmqError as error:
             if not (isinstance(request, Produce) and request.acks == 0):
-                self._outbox.refuse(source, request.correlation_id, error)
+                self._dispatch.refuse(source, request.correlation_id, error)
             else:
-                self._outbox.count(error)
+                self._dispatch.count(error)
 
     def on_appended(self, partitions: Iterable[PartitionId], now: Now) -> None:
         """Everything of these partitions that the last effects asked to append is written."""
@@ -147,7 +147,7 @@ class Node:
         """Nothing of it is written, or, when an error says so, nobody knows."""
         for partition, error in errors.items():
             error.outcome = error.outcome or "not_written"
-            self._outbox.count(error)
+            self._dispatch.count(error)
             if partition == METADATA_PARTITION:
                 self._log.on_append_failed(error)
             else:
@@ -164,25 +164,25 @@ class Node:
 
     def on_start_moved(self, moved: StartMoved) -> None:
         """Records are gone for readers, asked for or by retention; a crash may still bring them back."""
-        self._records.on_start_moved(moved)
+        self._ends.on_start_moved(moved)
 
     def on_start_synced(self, moved: Sequence[StartMoved], now: Now) -> None:
         """New log starts that were asked for are on disk."""
         for fact in moved:
-            self._records.on_start_synced(fact)
+            self._ends.on_start_synced(fact)
         self._settle(now)
 
     def on_start_failed(self, partition: PartitionId, error: ZmqmqError, now: Now) -> None:
-        self._outbox.count(error)
-        self._records.on_start_failed(partition, error)
+        self._dispatch.count(error)
+        self._ends.on_start_failed(partition, error)
         self._settle(now)
 
     def on_offline(self, reason: str, now: Now) -> None:
         """The disk failed for good. What waits may be written or not; reads go on."""
         error = offline_error(reason)
-        self._outbox.count(error)
+        self._dispatch.count(error)
         self.partitions.on_offline(reason, error)
-        self._records.on_offline(error)
+        self._ends.on_offline(error)
         self._log.on_offline(error)
         self._settle(now)
 
@@ -209,9 +209,9 @@ class Node:
         effects: list[Effect] = list(self.partitions.take_appends())
         batches = self._log.take_batches()
         if batches:
-            self._outbox.wants_sync = True
+            self._dispatch.wants_sync = True
             effects.append(Append(METADATA_PARTITION, batches))
-        effects.extend(self._outbox.take())
+        effects.extend(self._dispatch.take())
         return effects
 
     def _settle(self, now: Now) -> None:
@@ -220,7 +220,7 @@ class Node:
         receipts = self.partitions.take_receipts()
         if receipts:
             self._produce.on_receipts(receipts, now)
-        self._fetch.on_moved(self.partitions.take_moved(), now)
+        self._fetch.on_advanced(self.partitions.take_advanced(), now)
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────
 
@@ -240,11 +240,11 @@ class Node:
             request.correlation_id, PROTOCOL_VERSION, self.identity.cluster_id, self.identity.node_id,
             f"zmqmq/{__version__}", self._limits.told(),
         )  # fmt: skip
-        self._outbox.reply(source, reply)
+        self._dispatch.reply(source, reply)
 
     def _on_ping(self, source: bytes, request: Ping, _payload: Sequence[Buffer], now: Now) -> None:
         self._heard(source, now)
-        self._outbox.reply(source, PingReply(request.correlation_id))
+        self._dispatch.reply(source, PingReply(request.correlation_id))
 
     def _on_metadata(self, source: bytes, request: GetMetadata, _payload: Sequence[Buffer], now: Now) -> None:
         self._topics.metadata(self._heard(source, now), request)
@@ -262,10 +262,10 @@ class Node:
         self._fetch.fetch(self._heard(source, now), request, now)
 
     def _on_list_offsets(self, source: bytes, request: ListOffsets, _payload: Sequence[Buffer], now: Now) -> None:
-        self._records.list_offsets(self._heard(source, now), request)
+        self._ends.list_offsets(self._heard(source, now), request)
 
     def _on_delete_records(self, source: bytes, request: DeleteRecords, _payload: Sequence[Buffer], now: Now) -> None:
-        self._records.delete(self._heard(source, now), request)
+        self._ends.delete(self._heard(source, now), request)
 
     def _on_stats(self, source: bytes, request: GetStats, _payload: Sequence[Buffer], now: Now) -> None:
         self._heard(source, now)
@@ -279,11 +279,11 @@ class Node:
             cluster_id=self.identity.cluster_id,
             uptime_ms=(now.us - self._started_us) // 1000,
             connections=len(self._connections),
-            requests=dict(self._outbox.requests),
-            errors=dict(self._outbox.errors),
+            requests=dict(self._dispatch.requests),
+            errors=dict(self._dispatch.errors),
             produce=self._produce.latency.summary(),
         )
-        self._outbox.reply(source, reply)
+        self._dispatch.reply(source, reply)
 
     def _heard(self, source: bytes, now: Now) -> Connection:
         return self._connections.heard(source, now.ms)

@@ -1,4 +1,4 @@
-"""The partitions that this broker leads: found by id, opened at first use, watched for what moved.
+"""The partitions that this broker leads: found by id, opened at first use, watched for high watermarks that advance.
 
 An idle partition costs nothing here: its leader is made when the first request names it.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from zmqmq.broker.outbox import Outbox
+from zmqmq.broker.dispatch import Dispatch
 from zmqmq.effects import Append, CreateLog, DeleteTopicLogs
 from zmqmq.errors import CorruptLog, LogOffline, NotLeader, UnknownTopic, ZmqmqError
 from zmqmq.metadata.image import ClusterImage, TopicImage
@@ -30,18 +30,18 @@ class Logs(Protocol):
 
 
 class Partitions:
-    """Holds the committed image and the leaders. ``moved`` names leaders whose high watermark moved."""
+    """Holds the committed image and the leaders. ``take_advanced`` names those whose high watermark advanced, or that are gone."""
 
-    def __init__(self, node_id: int, logs: Logs, outbox: Outbox) -> None:
+    def __init__(self, node_id: int, logs: Logs, dispatch: Dispatch) -> None:
         self.image = ClusterImage()
         self.node_id = node_id
         self.offline = ""
         self._logs = logs
-        self._outbox = outbox
+        self._dispatch = dispatch
         self._leaders: dict[tuple[bytes, int], PartitionLeader] = {}
         self._appends: dict[PartitionId, list[StampedBatch]] = {}
         self._touched: dict[PartitionId, PartitionLeader] = {}
-        self._moved: dict[PartitionId, None] = {}
+        self._advanced: dict[PartitionId, None] = {}
 
     def __iter__(self) -> Iterator[PartitionLeader]:
         """The leaders that were made so far."""
@@ -83,7 +83,7 @@ class Partitions:
         else:
             batches.append(stamped)
         if leader.config.durability == "fsync":
-            self._outbox.wants_sync = True
+            self._dispatch.wants_sync = True
 
     def touch(self, leader: PartitionLeader) -> None:
         """It may have receipts."""
@@ -119,9 +119,9 @@ class Partitions:
         touched, self._touched = self._touched, {}
         return [receipt for leader in touched.values() for receipt in leader.take_receipts()]
 
-    def take_moved(self) -> Iterable[PartitionId]:
-        moved, self._moved = self._moved, {}
-        return moved
+    def take_advanced(self) -> Iterable[PartitionId]:
+        advanced, self._advanced = self._advanced, {}
+        return advanced
 
     # ── metadata ─────────────────────────────────────────────────────────────────────────────────
 
@@ -139,7 +139,7 @@ class Partitions:
         for number, image in enumerate(topic.partitions):
             partition = PartitionId(topic.topic_id, number)
             if self.node_id in image.replicas and (before is None or before.settings != topic.settings):
-                self._outbox.effects.append(CreateLog(partition, topic.settings))
+                self._dispatch.effects.append(CreateLog(partition, topic.settings))
             leader = self._leaders.get(partition)
             if leader is not None:
                 self._update(leader, before, topic, number)
@@ -162,8 +162,8 @@ class Partitions:
             if leader is not None:
                 leader.fail_waiting(error)
                 self.touch(leader)
-            self._moved[partition] = None
-        self._outbox.effects.append(DeleteTopicLogs(topic.topic_id))
+            self._advanced[partition] = None
+        self._dispatch.effects.append(DeleteTopicLogs(topic.topic_id))
 
     def _open(self, topic_id: bytes, number: int) -> PartitionLeader:
         topic = self.topic(topic_id)
@@ -181,9 +181,9 @@ class Partitions:
         )
         return leader
 
-    def _note(self, leader: PartitionLeader, has_moved: bool) -> None:
-        if has_moved:
-            self._moved[leader.partition] = None
+    def _note(self, leader: PartitionLeader, has_advanced: bool) -> None:
+        if has_advanced:
+            self._advanced[leader.partition] = None
         self.touch(leader)
 
 

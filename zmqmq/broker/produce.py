@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from zmqmq import batch
 from zmqmq.batch import CONTROL, NO_PRODUCER, NO_SEQUENCE, SEQUENCE_MODULUS, TRANSACTIONAL, BatchHeader
 from zmqmq.broker.connections import Connection
+from zmqmq.broker.dispatch import Dispatch, Now
 from zmqmq.broker.limits import RETRY_AFTER_MS, BrokerLimits
-from zmqmq.broker.outbox import Now, Outbox
 from zmqmq.broker.partitions import Partitions
 from zmqmq.broker.summary import SummaryCounter
 from zmqmq.errors import (
@@ -62,12 +62,12 @@ class _Pending:
 class ProduceDesk:
     """See the module."""
 
-    def __init__(self, limits: BrokerLimits, partitions: Partitions, outbox: Outbox) -> None:
+    def __init__(self, limits: BrokerLimits, partitions: Partitions, dispatch: Dispatch) -> None:
         self.in_flight_bytes = 0
         self.latency = SummaryCounter()
         self._limits = limits
         self._partitions = partitions
-        self._outbox = outbox
+        self._dispatch = dispatch
 
     def produce(self, connection: Connection, request: Produce, payload: Sequence[Buffer], now: Now) -> None:
         """Raises when the whole request is refused."""
@@ -134,7 +134,7 @@ class ProduceDesk:
             raise UnknownProducer(f"producer id {header.producer_id} was never given out by this cluster", outcome="not_written")
 
     def _fail(self, pending: _Pending, index: int, error: ZmqmqError) -> None:
-        self._outbox.count(error)
+        self._dispatch.count(error)
         pending.results[index] = ProduceResult(-1, -1, -1, 0, 0, fault(error))
 
     def _finish(self, pending: _Pending, now: Now) -> None:
@@ -144,7 +144,7 @@ class ProduceDesk:
         if pending.acks:
             results = [result for result in pending.results if result is not None]
             assert len(results) == len(pending.results)
-            self._outbox.reply(pending.connection.source, ProduceReply(pending.correlation_id, results))
+            self._dispatch.reply(pending.connection.source, ProduceReply(pending.correlation_id, results))
         self._check()
 
     def _check(self) -> None:

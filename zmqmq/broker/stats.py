@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct
 
 from zmqmq import __version__
-from zmqmq.broker.outbox import Now
+from zmqmq.broker.dispatch import Now
 from zmqmq.broker.partitions import Logs, Partitions
 from zmqmq.errors import ZmqmqError
 from zmqmq.model import PartitionId

@@ -54,7 +54,7 @@ class Storage:
         errors = self._store.append(appends)
         return [append.partition for append in appends if append.partition not in errors], errors
 
-    def take_moved(self) -> list[StartMoved]:
+    def take_moved_starts(self) -> list[StartMoved]:
         """New log starts, which the next sync makes durable."""
         moved, self._moved = self._moved, []
         return moved

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from zmqmq.broker.dispatch import Dispatch
 from zmqmq.broker.limits import RETRY_AFTER_MS
-from zmqmq.broker.outbox import Outbox
 from zmqmq.broker.partitions import Partitions
 from zmqmq.errors import NotLeader, RemoteProtocolError, Throttled, UnknownProducer, UnknownTopic, ZmqmqError
 from zmqmq.metadata.controller import PRODUCER_ID_BLOCK, Controller, Decision, unknown_topic
@@ -55,14 +55,14 @@ class _Asked(Struct, frozen=True):
 class TopicDesk:
     """See the module. ``is_ready`` once this broker's registration is committed."""
 
-    def __init__(self, node_id: int, cluster_id: str, controller: Controller, partitions: Partitions, outbox: Outbox) -> None:
+    def __init__(self, node_id: int, cluster_id: str, controller: Controller, partitions: Partitions, dispatch: Dispatch) -> None:
         self.is_ready = False
         self.start_error: ZmqmqError | None = None
         self._node_id = node_id
         self._cluster_id = cluster_id
         self._controller = controller
         self._partitions = partitions
-        self._outbox = outbox
+        self._dispatch = dispatch
         self._log: MetadataLog | None = None
         self._epoch: int | None = None
         self._registration: tuple[str, str] = ("", "")
@@ -96,14 +96,14 @@ class TopicDesk:
         image = self._partitions.image
         topics = self._listed(request.internal) if request.topics is None else self._named(request.topics)
         brokers = [BrokerInfo(broker.node_id, broker.endpoint, broker.rack) for broker in image.brokers.values()]
-        self._outbox.reply(connection.source, MetadataReply(request.correlation_id, self._cluster_id, self._node_id, brokers, topics))
+        self._dispatch.reply(connection.source, MetadataReply(request.correlation_id, self._cluster_id, self._node_id, brokers, topics))
 
     def init_producer(self, connection: Connection, request: InitProducer) -> None:
         if request.producer_id >= self._partitions.image.producer_ids_end:
             raise UnknownProducer(f"producer id {request.producer_id} was never given out by this cluster")
         if request.producer_id >= 0 and 0 <= request.producer_epoch < PRODUCER_EPOCH_MAX:
             reply = InitProducerReply(request.correlation_id, request.producer_id, request.producer_epoch + 1)
-            self._outbox.reply(connection.source, reply)
+            self._dispatch.reply(connection.source, reply)
             return
         if len(self._wanting_ids) >= PRODUCERS_WAITING_MAX:
             raise Throttled(f"{len(self._wanting_ids)} producers wait for an id", retry_after_ms=RETRY_AFTER_MS)
@@ -148,7 +148,7 @@ class TopicDesk:
         if not self.is_ready:
             self.start_error = error
         if asked is not None:
-            self._outbox.refuse(asked.source, asked.correlation_id, error)
+            self._dispatch.refuse(asked.source, asked.correlation_id, error)
         if self._on_ids_answered(proposal_id):
             self._refuse_ids(error)
 
@@ -165,9 +165,9 @@ class TopicDesk:
     def _answer(self, asked: _Asked) -> None:
         topic = self._partitions.image.topics.get(asked.topic_id)
         if topic is None:
-            self._outbox.reply(asked.source, DoneReply(asked.correlation_id))
+            self._dispatch.reply(asked.source, DoneReply(asked.correlation_id))
         else:
-            self._outbox.reply(asked.source, TopicReply(asked.correlation_id, topic_info(topic)))
+            self._dispatch.reply(asked.source, TopicReply(asked.correlation_id, topic_info(topic)))
 
     # ── producer ids ─────────────────────────────────────────────────────────────────────────────
 
@@ -182,7 +182,7 @@ class TopicDesk:
     def _give_ids(self) -> None:
         while self._wanting_ids and self._producer_ids:
             source, correlation_id = self._wanting_ids.popleft()
-            self._outbox.reply(source, InitProducerReply(correlation_id, self._producer_ids[0], 0))
+            self._dispatch.reply(source, InitProducerReply(correlation_id, self._producer_ids[0], 0))
             self._producer_ids = self._producer_ids[1:]
         if self._wanting_ids and self._ids_proposal is None:
             try:
@@ -206,7 +206,7 @@ class TopicDesk:
 
     def _refuse_ids(self, error: ZmqmqError) -> None:
         while self._wanting_ids:
-            self._outbox.refuse(*self._wanting_ids.popleft(), error)
+            self._dispatch.refuse(*self._wanting_ids.popleft(), error)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 

@@ -11,7 +11,7 @@ from zmqmq.model import PartitionId
 from zmqmq.store.store import CheckpointJob, Store
 
 if TYPE_CHECKING:
-    from zmqmq.broker.outbox import Now
+    from zmqmq.broker.dispatch import Now
     from zmqmq.facts import StartMoved
     from zmqmq.ports import Disk
     from zmqmq.transport.wakeup import Wakeup

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zmqmq.broker.dispatch import Dispatch
 from zmqmq.broker.limits import BrokerLimits
-from zmqmq.broker.outbox import Outbox
 from zmqmq.broker.partitions import Partitions
 from zmqmq.effects import AnswerOffsets, MoveLogStart
 from zmqmq.errors import OffsetOutOfRange, RemoteProtocolError, ZmqmqError
@@ -32,13 +32,13 @@ class _Pending:
         self.remaining = len(request.entries)
 
 
-class RecordsDesk:
+class EndsDesk:
     """See the module. A new log start shows as soon as the store has it, and is answered when it is on disk."""
 
-    def __init__(self, limits: BrokerLimits, partitions: Partitions, outbox: Outbox) -> None:
+    def __init__(self, limits: BrokerLimits, partitions: Partitions, dispatch: Dispatch) -> None:
         self._limits = limits
         self._partitions = partitions
-        self._outbox = outbox
+        self._dispatch = dispatch
         self._waiting: dict[tuple[bytes, int], list[tuple[int, _Pending, int]]] = {}
 
     def delete(self, connection: Connection, request: DeleteRecords) -> None:
@@ -50,7 +50,7 @@ class RecordsDesk:
             try:
                 self._delete_one(pending, index, entry)
             except ZmqmqError as error:
-                self._outbox.count(error)
+                self._dispatch.count(error)
                 self._done(pending, index, DeleteResult(entry.topic_id, entry.partition, -1, fault(error)))
 
     def list_offsets(self, connection: Connection, request: ListOffsets) -> None:
@@ -59,9 +59,9 @@ class RecordsDesk:
         found = [self._look_up(query) for query in request.queries]
         results = [result for result, _ in found if result is not None]
         if len(results) == len(found):
-            self._outbox.reply(connection.source, ListOffsetsReply(request.correlation_id, results))
+            self._dispatch.reply(connection.source, ListOffsetsReply(request.correlation_id, results))
             return
-        self._outbox.effects.append(
+        self._dispatch.effects.append(
             AnswerOffsets(
                 connection.source,
                 request.correlation_id,
@@ -106,22 +106,22 @@ class RecordsDesk:
             )  # fmt: skip
         target = max(target, leader.log_start)
         self._waiting.setdefault(leader.partition, []).append((target, pending, index))
-        self._outbox.effects.append(MoveLogStart(leader.partition, target))
-        self._outbox.wants_sync = True
+        self._dispatch.effects.append(MoveLogStart(leader.partition, target))
+        self._dispatch.wants_sync = True
 
     def _done(self, pending: _Pending, index: int, result: DeleteResult) -> None:
         pending.results[index] = result
         pending.remaining -= 1
         if not pending.remaining:
             results = [result for result in pending.results if result is not None]
-            self._outbox.reply(pending.source, DeleteRecordsReply(pending.correlation_id, results))
+            self._dispatch.reply(pending.source, DeleteRecordsReply(pending.correlation_id, results))
 
     def _look_up(self, query: OffsetQuery) -> tuple[OffsetResult | None, tuple[int, int, int]]:
         try:
             leader = self._partitions.find(query.topic_id, query.partition)
             return _result(query, leader), (leader.log_start, leader.high_watermark, leader.leadership.epoch)
         except ZmqmqError as error:
-            self._outbox.count(error)
+            self._dispatch.count(error)
             return OffsetResult(query.topic_id, query.partition, -1, error=fault(error)), _NOWHERE
 
 

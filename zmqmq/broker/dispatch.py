@@ -24,7 +24,7 @@ class Now(NamedTuple):
         return self.us // 1000
 
 
-class Outbox:
+class Dispatch:
     """Effects in order, and counters."""
 
     def __init__(self) -> None:
