@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
@@ -36,7 +36,9 @@ def topic() -> None:
 @click.argument("names", nargs=-1, required=True, metavar="NAME…")
 @click.option("-p", "--partitions", type=click.IntRange(min=1), help="[1]")
 @click.option("-r", "--replication-factor", type=click.IntRange(min=1), help="[min(3, brokers)]")
-@click.option("-c", "--config", "config", type=SETTING, multiple=True, metavar="KEY=VALUE", help="A setting, such as retention_ms=7d.")
+@click.option(
+    "-c", "--config", "--set", "config", type=SETTING, multiple=True, metavar="KEY=VALUE", help="A setting, such as retention_ms=7d."
+)
 @click.option("--if-not-exists", is_flag=True, help="An existing topic is fine.")
 @click.pass_obj
 def create(
@@ -49,13 +51,46 @@ def create(
     if_not_exists: bool,
 ) -> None:
     """Create topics."""
+    from zmqmq.errors import TopicExists
+
+    asked = Asked(partitions, replication_factor, dict(config))
     with settings.client() as client:
         for name in names:
-            made = client.admin.create_topic(
-                name, partitions=partitions or 0, replication_factor=replication_factor or 0, config=dict(config), exist_ok=if_not_exists
-            )
-            row = _topic_row(made)
-            settings.output.one(row, f"created {name}  partitions {row['partitions']}  replication {row['replication']}")
+            is_new = True
+            try:
+                made = client.admin.create_topic(
+                    name, partitions=partitions or 0, replication_factor=replication_factor or 0, config=asked.config
+                )
+            except TopicExists:
+                if not if_not_exists:
+                    raise
+                made, is_new = client.admin.describe_topic(name), False
+            row = {**_topic_row(made), "created": is_new}
+            verb = "created" if is_new else "exists "
+            settings.output.one(row, f"{verb} {name}  partitions {row['partitions']}  replication {row['replication']}")
+            differences = [] if is_new else asked.differences(made)
+            if differences:
+                settings.output.note(f"{name} is not as asked: {', '.join(differences)}; nothing was changed")
+
+
+class Asked(NamedTuple):
+    """What ``create`` was asked for."""
+
+    partitions: int | None
+    replication_factor: int | None
+    config: dict[str, str]
+
+    def differences(self, made: Topic) -> list[str]:
+        """In what an existing topic is another one."""
+        from zmqmq.topic_config import describe_config, parse_config
+
+        wanted = describe_config(parse_config(self.config))
+        pairs: list[tuple[str, object, object]] = [
+            ("partitions", made.partition_count, self.partitions),
+            ("replication", made.replication_factor, self.replication_factor),
+            *((name, made.config[name], wanted[name]) for name in self.config),
+        ]
+        return [f"{name} {there}, not {asked}" for name, there, asked in pairs if asked is not None and there != asked]
 
 
 def _topic_row(found: Topic) -> dict[str, Any]:
@@ -140,7 +175,9 @@ def _shown_columns(parts: Collection[str]) -> set[str]:
 
 @topic.command("alter", cls=Command)
 @click.argument("name")
-@click.option("--set", "set_", type=SETTING, multiple=True, metavar="KEY=VALUE", help="Change a setting; repeat for more.")
+@click.option(
+    "--set", "-c", "--config", "set_", type=SETTING, multiple=True, metavar="KEY=VALUE", help="Change a setting; repeat for more."
+)
 @click.option("--unset", multiple=True, metavar="KEY", help="Back to the default; repeat for more.")
 @click.pass_obj
 def alter(settings: Settings, *, name: str, set_: tuple[tuple[str, str], ...], unset: tuple[str, ...]) -> None:
