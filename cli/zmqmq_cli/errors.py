@@ -5,6 +5,7 @@ The lines are always: what happened, where, what to do next. The codes are the t
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -50,8 +51,9 @@ def exit_code(error: ZmqmqError) -> int:
             return FAILED
 
 
-def three_lines(error: ZmqmqError, where: str, brokers: str = "") -> tuple[str, str, str]:
-    """``where`` is the place for errors that do not know a better one themselves; ``brokers`` who was asked, if anybody."""
+def three_lines(error: ZmqmqError, where: str, brokers: str = "", command: str = "zmqmq") -> tuple[str, str, str]:
+    """``where`` is the place for errors that do not know a better one themselves; ``brokers`` who was asked, if anybody;
+    ``command`` what was run."""
     from zmqmq import errors
 
     if isinstance(error, errors.DeliveryFailed) and error.failures:
@@ -59,7 +61,7 @@ def three_lines(error: ZmqmqError, where: str, brokers: str = "") -> tuple[str, 
     message = _one_line(str(error)) or type(error).__name__
     if isinstance(error, errors.UnknownTopic) and brokers:
         message = f"{message} on {brokers}"
-    return f"Error: {message}", f"  {_place(error) or where}", f"  {_one_line(error.hint) or _next_step(error)}"
+    return f"Error: {message}", f"  {_place(error) or where}", f"  {_hint(error) or _next_step(error, command)}"
 
 
 def usage_lines(error: click.ClickException) -> tuple[str, str, str]:
@@ -103,11 +105,53 @@ def _place(error: ZmqmqError) -> str:
             return ""
 
 
-def _next_step(error: ZmqmqError) -> str:
-    """The advice in the error's own docstring: all but its first sentence."""
-    text = _one_line(type(error).__doc__ or "")
-    _, _, advice = text.partition(". ")
-    return advice.replace("``", "") or ("Try again" if error.retriable else "See  zmqmq help exit-codes  and -v for the traceback")
+_NEXT_STEPS: Final = {
+    "TimeoutError": "Look at the broker with  zmqmq ping  or wait longer with --timeout 30s",
+    "BrokerUnavailable": "Start a broker with  zmqmq serve  or name its address with -b tcp://HOST:PORT",
+    "NotEnoughReplicas": "Bring brokers back, or lower min_insync_replicas with  zmqmq topic alter TOPIC --set min_insync_replicas=1",
+    "DiskFull": "Free space on the broker's disk, or shorten retention with  zmqmq topic alter TOPIC --set retention_ms=1d",
+    "OutcomeUnknown": "It may have been carried out: look before you run the command again",
+    "LogOffline": "Look at the broker's log and disk, then restart it",
+    "UnknownTopic": "List what there is with  zmqmq topic list",
+    "TopicExists": "Choose another name, or add --if-not-exists",
+    "Fenced": "Another owner took over: stop this one, or stop the other",
+    "AuthError": "Check your key and what it is allowed to do",
+    "InvalidConfig": "Correct it; all options and their forms:  {command} --help",
+    "UnsupportedVersion": "Upgrade the older side; see both with  zmqmq version",
+    "BufferFull": "Send slower with --rate, or look at the broker with  zmqmq ping",
+    "CorruptLog": "Restore it from a backup or a replica; see what else is damaged with  zmqmq log verify DIR",
+    "InvalidRecord": "Check what is on disk with  zmqmq log verify DIR  once the broker is stopped",
+    "MessageTooLarge": "Make it smaller, or raise the limit with  zmqmq topic alter TOPIC --set message_bytes_max=4000KiB",
+    "ProtocolError": "Check that the address is a zmqmq broker's, and both versions with  zmqmq version",
+    "DataDirLocked": "Stop the process that has it open, or use another directory",
+    "OffsetOutOfRange": "Read from the start with -o start, or from the end with -o end",
+    "DataLost": "Read on from what is left with -o start, and lengthen retention_ms or retention_bytes with  zmqmq topic alter",
+    "AddressInUse": "Stop the other program, or listen on another port (0 takes any free one)",
+    "RetriableError": "Try again",
+    "ZmqmqError": "Run it again with -v to see more; what the exit code means:  zmqmq help exit-codes",
+}
+"""By class; the nearest base counts."""
+_FROM_PYTHON: Final = (
+    (r"create with exist_ok=True", "add --if-not-exists"),
+    (r"seek\((\d+), partition=(\d+)\)", r"-p \2 -o \1"),
+    (r"^read on from log_end$", "read from the end with -o end, or from the start with -o start"),
+    (r"^read on from log_start\b", "read from what is left with -o start"),
+    (r"or raise buffer_bytes or max_block", "with --rate"),
+    (r"make a new one( with client\.\w+\(\))?", "run the command again"),
+)
+"""Hints of the library that speak to programs, and what they are here."""
+
+
+def _hint(error: ZmqmqError) -> str:
+    text = _one_line(error.hint)
+    for pattern, words in _FROM_PYTHON:
+        text = re.sub(pattern, words, text)
+    return text
+
+
+def _next_step(error: ZmqmqError, command: str) -> str:
+    step = next(_NEXT_STEPS[kind.__name__] for kind in type(error).__mro__ if kind.__name__ in _NEXT_STEPS)
+    return step.format(command=command)
 
 
 def _one_line(text: str) -> str:

@@ -90,7 +90,7 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
         return error.exit_code
     except ZmqmqError as error:
         settings.maybe_traceback()
-        output().error(errors.three_lines(error, settings.where, settings.brokers if settings.uses_brokers else ""))
+        output().error(errors.three_lines(error, settings.where, settings.brokers if settings.uses_brokers else "", settings.command))
         return errors.exit_code(error)
     except KeyboardInterrupt:
         return errors.INTERRUPTED

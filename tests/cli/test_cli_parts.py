@@ -82,6 +82,30 @@ def test_every_error_has_three_lines_even_with_nothing_to_say(kind: type[errors.
     assert not any("\n" in line for line in lines)
 
 
+@pytest.mark.parametrize("kind", list(errors.BY_CODE.values()), ids=lambda kind: kind.__name__)
+def test_the_next_step_is_something_to_do_and_no_docstring(kind: type[errors.ZmqmqError]) -> None:
+    step = cli_errors.three_lines(kind("x"), "w", command="zmqmq topic create")[2].strip()
+    assert step not in " ".join((kind.__doc__ or "").split())
+    assert "{" not in step
+    assert "names field, value and rule" not in step
+    assert "``" not in step
+    if kind is errors.InvalidConfig:
+        assert step.endswith("zmqmq topic create --help")
+
+
+@pytest.mark.parametrize(
+    ("hint", "shown"),
+    [
+        ("choose another name, or create with exist_ok=True", "choose another name, or add --if-not-exists"),
+        ("go on behind it with seek(17, partition=3); then …", "go on behind it with -p 3 -o 17; then …"),
+        ("read on from log_start, and lengthen it", "read from what is left with -o start, and lengthen it"),
+        ("make a new one with client.reader()", "run the command again"),
+    ],
+)
+def test_hints_for_programs_become_hints_for_people(hint: str, shown: str) -> None:
+    assert cli_errors.three_lines(errors.ZmqmqError("x", hint=hint), "w")[2] == f"  {shown}"
+
+
 def test_errors_that_know_a_better_place_name_it() -> None:
     assert cli_errors.three_lines(errors.UnknownTopic("x", similar=["a", "b"]), "w")[1] == "  Similar: a, b"
     assert cli_errors.three_lines(errors.CorruptLog("x", file="f.log", position=7), "w")[1] == "  In f.log at byte 7"
