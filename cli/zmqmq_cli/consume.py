@@ -201,4 +201,26 @@ def _reader(client: Client, job: Job, span: Span, topic: str) -> Reader[bytes]:
     from zmqmq import Offset
 
     stop = span.stop if span.stop is not None else (Offset.END if job.exit_at_end else None)
+    if span.start.kind == "exact":
+        _check_start(client, topic, job.partitions, span.start.value, may_miss_some=stop is not None)
     return client.reader(topic, partitions=job.partitions, start=span.start, stop=stop, timeout=job.idle_timeout)
+
+
+def _check_start(client: Client, topic: str, partitions: Sequence[int] | None, start: int, *, may_miss_some: bool) -> None:
+    """An offset beyond the end would be waited for in vain, or give nothing and look like success. When reading ends by
+    itself, partitions that are shorter than others are no mistake, as long as one reaches so far."""
+    from zmqmq.errors import OffsetOutOfRange
+
+    found = client.admin.offsets(topic, partitions=partitions)
+    beyond = {number: offsets for number, offsets in found.items() if start > offsets.end}
+    if not beyond or (may_miss_some and len(beyond) < len(found)):
+        return
+    number, offsets = max(beyond.items(), key=lambda item: item[1].end)
+    others = f"; {len(beyond) - 1} more partitions end before it too" if len(beyond) > 1 else ""
+    raise OffsetOutOfRange(
+        f"offset {start} is beyond the end of {topic}-{number}, which is {offsets.end}{others}",
+        log_start=offsets.start,
+        log_end=offsets.end,
+        hint="read from the end with -o end, the last ten with -o -10, all with -o start"
+        + ("" if partitions else "; one partition with -p"),
+    )

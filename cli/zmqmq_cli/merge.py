@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
@@ -14,6 +16,7 @@ MESSAGES_MAX: Final = 1000
 BATCHES_MAX: Final = 8
 """Batches that wait to be printed; a full queue holds the readers back."""
 JOIN_SECONDS_MAX: Final = 5.0
+_PARTITION: Final = re.compile(r"\b[0-9a-f]{32}-(\d+)\b")
 
 _Item = list[Message[bytes]] | ZmqmqError | None
 Tell = Callable[[str], None]
@@ -32,8 +35,17 @@ def batches(reader: Reader[bytes], tell: Tell | None) -> Iterator[list[Message[b
             if str(error) != told and not isinstance(error, BrokerUnavailable):
                 told = str(error)
                 tell(f"waiting: {told} … (Ctrl-C to stop)")
+        except ZmqmqError as error:
+            raise named(error, reader.topic) from error
         else:
             return
+
+
+def named(error: ZmqmqError, topic: str) -> ZmqmqError:
+    """Brokers know partitions by the topic's id; people by its name."""
+    found = copy.copy(error)
+    found.args = (_PARTITION.sub(rf"{topic}-\1", str(error)),)
+    return found
 
 
 def merged(readers: Sequence[Reader[bytes]], idle_timeout: float | None, tell: Tell | None) -> Iterator[list[Message[bytes]]]:

@@ -336,6 +336,39 @@ def test_trim_deletes_nothing_when_the_place_makes_no_sense(zmqmq: Zmqmq) -> Non
     assert zmqmq("topic", "trim", "trimmed", "--to", "end", "--yes")[1] == "trimmed  0  0\ntrimmed  1  3\n"
 
 
+def test_a_topic_that_exists_is_said_to_exist_and_how_it_differs(zmqmq: Zmqmq) -> None:
+    assert zmqmq("topic", "create", "again", "-p", "3", "--set", "retention_ms=168h")[0] == 0
+    same = ("topic", "create", "again", "-p", "3", "-c", "retention_ms=7d", "--if-not-exists")
+    assert zmqmq(*same) == (0, "exists  again  partitions 3  replication 1\n", "")
+    code, out, said = zmqmq("topic", "create", "again", "--if-not-exists", "-p", "5", "-c", "retention_ms=1d")
+    assert (code, out) == (0, "exists  again  partitions 3  replication 1\n")
+    assert said == "again is not as asked: partitions 3, not 5, retention_ms 7d, not 1d; nothing was changed\n"
+    assert json.loads(zmqmq("topic", "create", "again", "--if-not-exists", "--json")[1])["created"] is False
+    code, _, said = zmqmq("topic", "create", "again")
+    assert code == 1
+    assert "--if-not-exists" in said.splitlines()[2]
+    assert "exist_ok" not in said
+    assert zmqmq("topic", "alter", "again", "-c", "retention_ms=2d")[1] == "altered again  retention_ms=2d\n"
+
+
+def test_an_offset_beyond_the_end_is_an_error_that_names_partition_and_end(zmqmq: Zmqmq) -> None:
+    zmqmq("topic", "create", "short", "-p", "2")
+    zmqmq("produce", "short", "1", "2", "3", "-p", "1", "-q")
+    for options in (("-p", "1"), ("-p", "1", "-e"), ("-e",)):
+        code, out, said = zmqmq("consume", "short", "-o", "99", *options)
+        assert (code, out) == (1, ""), options
+        what, where, then = said.splitlines()
+        assert what.startswith("Error: offset 99 is beyond the end of short-1, which is 3")
+        assert where == "  The log holds offsets 0 up to, not including, 3"
+        assert "-o end" in then
+    assert zmqmq("consume", "short", "-o", "2", "-e", "-f", "%v")[:2] == (0, "3")
+    zmqmq("topic", "trim", "short", "-p", "1", "--to", "2", "--yes")
+    code, _, said = zmqmq("consume", "short", "-p", "1", "-o", "0", "-e")
+    assert code == 1
+    assert "offset 0 of short-1 was removed" in said
+    assert "-o start" in said
+
+
 def test_ping_and_version_know_the_broker(broker: ServeProcess, zmqmq: Zmqmq) -> None:
     (row,) = (json.loads(line) for line in zmqmq("ping", "-n", "3", "--json")[1].splitlines())
     assert (row["node"], row["address"], row["count"]) == (0, broker.url, 3)

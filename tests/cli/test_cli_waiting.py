@@ -78,6 +78,8 @@ def test_tail_waits_for_its_broker_to_come_back_and_goes_on(tmp_path: Path) -> N
 class FailingReader:
     """Fails some times, as a reader does every half minute without a broker, then gives a batch and ends."""
 
+    topic = "t"
+
     def __init__(self, *failures: ZmqmqError) -> None:
         self.failures = list(failures)
 
