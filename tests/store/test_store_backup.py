@@ -145,7 +145,7 @@ def check_copy(world: World, acknowledged: dict, copy: Store) -> None:
         read_all(copy, where)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 1 << 30), warm_up=st.integers(0, 120), share=st.sampled_from([0.02, 0.1, 0.5, 0.9]))
 def test_a_backup_under_any_interleaving_holds_what_was_acknowledged_and_no_wrong_record(seed: int, warm_up: int, share: float) -> None:
     world = BusyWorld(seed)
@@ -160,7 +160,9 @@ def test_a_backup_under_any_interleaving_holds_what_was_acknowledged_and_no_wron
         if steps < STEPS_MAX:
             world.step()
 
-    turns.both(lambda: backup_directory(world.disk, ROOT, COPY), store_on)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backup, "CHUNK_BYTES", 700)  # so that files change while they are copied
+        turns.both(lambda: backup_directory(world.disk, ROOT, COPY), store_on)
     world.disk.turns = None
     assert verify_directory(world.disk, COPY).is_ok
     world.disk.crash("all")
