@@ -175,12 +175,14 @@ def _batches(client: Client, job: Job, span: Span, output: Output) -> Iterator[S
     from contextlib import ExitStack
 
     from zmqmq_cli.merge import batches, merged
+    from zmqmq_cli.waiting import while_read
 
     topics = _matching(client, job.topics) if job.regex else list(dict.fromkeys(job.topics))
     follows = not job.exit_at_end and job.num is None and span.stop is None
     tell = output.note if follows else None
     with ExitStack() as stack:
         readers = [stack.enter_context(_reader(client, job, span, topic)) for topic in topics]
+        stack.enter_context(while_read([reader.stop for reader in readers]))
         if len(readers) == 1:
             yield from batches(readers[0], tell)
         else:

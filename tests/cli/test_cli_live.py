@@ -111,6 +111,14 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(command: Command) -> N
     assert "5,000 messages, 5,000 acked, 0 failed" in done.stderr
 
 
+def test_a_follower_whose_reader_went_away_ends_without_waiting_for_the_next_record(command: Command) -> None:
+    for name in ("left", "left2"):
+        command("produce", name, "1", "2", "--create")
+    for topics in ("left", "left left2"):
+        done = command.shell(f"zmqmq tail {topics} -o start -f '%v\\n' | head -1")
+        assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
+
+
 # --- serve
 
 

@@ -16,7 +16,7 @@ import pytest
 from live import COMMAND, SECONDS_MAX, Command, ServeProcess
 
 from zmqmq.errors import BrokerUnavailable, InvalidRecord, OutcomeUnknown, TimeoutError, ZmqmqError
-from zmqmq_cli import merge
+from zmqmq_cli import merge, waiting
 from zmqmq_cli.main import run
 from zmqmq_cli.settings import Settings
 from zmqmq_cli.tally import Tally
@@ -39,16 +39,24 @@ def line_with(stream: Any, text: str) -> str:
     raise AssertionError(f"no line with {text!r}")
 
 
-@pytest.mark.parametrize("arguments", [["topic", "list"], ["produce", "t", "1"]])
-def test_after_two_seconds_it_is_said_once_what_is_waited_for(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["-b", DEAD, "--timeout", "2.6s", *arguments]) == 3
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two seconds are long for a test."""
+    monkeypatch.setattr(waiting, "SILENCE_S", 0.3)
+
+
+@pytest.mark.usefixtures("soon")
+@pytest.mark.parametrize("arguments", [["topic", "list"], ["produce", "t", "1"], ["consume", "t"], ["tail", "t"]])
+def test_it_is_said_once_what_is_waited_for(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["-b", DEAD, "--timeout", "900ms", *arguments]) == 3
     said, *error = capsys.readouterr().err.splitlines()
     assert re.fullmatch(rf"waiting for {DEAD}: connection refused.* … \(Ctrl-C to stop\)", said)
     assert len(error) == 3
 
 
+@pytest.mark.usefixtures("soon")
 def test_quiet_waits_in_silence(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["-b", DEAD, "--timeout", "2.6s", "-q", "topic", "list"]) == 3
+    assert run(["-b", DEAD, "--timeout", "900ms", "-q", "topic", "list"]) == 3
     assert len(capsys.readouterr().err.splitlines()) == 3
 
 
@@ -139,7 +147,7 @@ def test_the_counts_always_add_up(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_ctrl_c_never_loses_count(broker: ServeProcess) -> None:
     command = Command(broker.url)
-    for _ in range(5):
+    for _ in range(3):
         producing = command.start("produce", "counted", "--create", "--repeat", "100000000", "-o", "%o\\n", "x" * 20)
         assert producing.stdout is not None
         producing.stdout.readline()
