@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from zmqmq_cli.params import DURATION, FORMAT
+from zmqmq_cli.params import BROKERS, DURATION, FORMAT
 from zmqmq_cli.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,7 +72,13 @@ class Command(click.Command):
         self.params.extend(option for option in global_options() if not own & set(option.opts))
 
     def invoke(self, ctx: click.Context) -> Any:
-        ctx.ensure_object(Settings).command = ctx.command_path
+        settings = ctx.ensure_object(Settings)
+        settings.command = ctx.command_path
+        if ctx.auto_envvar_prefix and any(name.startswith(f"{ctx.auto_envvar_prefix}_") for name in os.environ):
+            from zmqmq_cli.config_file import unknown_variables
+
+            for line in unknown_variables(ctx, os.environ):
+                settings.output.note(line)
         return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -117,7 +124,14 @@ def global_options() -> list[click.Option]:
         return GlobalOption(names, expose_value=False, **kwargs)
 
     return [
-        option("-b", "--brokers", callback=_setter("brokers"), metavar="URL,…", help="Where the brokers are. [tcp://127.0.0.1:5570]"),
+        option(
+            "-b",
+            "--brokers",
+            type=BROKERS,
+            callback=_setter("brokers"),
+            metavar="URL,…",
+            help="Where the brokers are. [tcp://127.0.0.1:5570]",
+        ),
         option("--timeout", type=DURATION, callback=_setter("timeout"), help="How long to wait for an answer. [5s]"),
         option("-f", "--format", type=FORMAT, callback=_setter("format"), help="text, wide, json, jsonl, yaml or csv."),
         option("--json", is_flag=True, callback=_set_json, help="One JSON object a line."),

@@ -41,11 +41,9 @@ def _load_config(ctx: click.Context, _parameter: click.Parameter, path: str | No
             values = tomllib.load(file)
     except tomllib.TOMLDecodeError as error:
         raise click.UsageError(f"config {path} is not TOML: {error}", ctx) from error
-    known = {parameter.name for parameter in ctx.command.params} | set(COMMANDS)
-    for name in values:
-        if name not in known:
-            raise click.UsageError(f"config {path}: nothing is called {name!r}; known: {', '.join(sorted(filter(None, known)))}", ctx)
-    ctx.default_map = values
+    from zmqmq_cli.config_file import default_map
+
+    ctx.default_map = default_map(ctx, ctx.command, values, path)
 
 
 def _print_version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:

@@ -15,6 +15,7 @@ else:
 
 FORMAT = click.Choice(["text", "wide", "json", "jsonl", "yaml", "csv"])
 ACKS: Final[dict[str, Literal["all", 1, 0]]] = {"all": "all", "1": 1, "0": 0}
+_PORT_MAX: Final = 65_535
 _MULTIPLES = {"k": 1_000, "m": 1_000_000}
 
 
@@ -129,6 +130,19 @@ def _share(text: str) -> float:
     return share
 
 
+def _brokers(text: str) -> str:
+    """Addresses with commas between; what cannot be one is found before anybody waits for it."""
+    for address in (part.strip() for part in text.split(",")):
+        scheme, separator, rest = address.partition("://")
+        if not separator or scheme not in {"tcp", "ipc", "inproc"} or not rest:
+            raise ValueError(f"{address!r} is not a broker's address; write tcp://127.0.0.1:5570 or ipc://path")
+        host, _, port = rest.rpartition(":")
+        if scheme == "tcp" and not (host and port.isascii() and port.isdigit() and 0 < int(port) <= _PORT_MAX):
+            raise ValueError(f"{address!r} has no port from 1 to {_PORT_MAX}; write tcp://127.0.0.1:5570")
+    return text
+
+
+BROKERS = Parsed("url", _brokers)
 DURATION = Parsed("duration", _seconds)
 LINGER = Parsed("duration", _linger)
 SIZE = Parsed("size", _size)

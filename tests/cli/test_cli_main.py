@@ -61,6 +61,9 @@ def test_the_tree_lists_every_command(capsys: pytest.CaptureFixture[str]) -> Non
         (["bench", "produce", "-s", "3"], "--size 3"),
         (["bench", "produce", "--duration", "3s"], "needs --rate"),
         (["-b", "nonsense", "topic", "list"], "nonsense"),
+        (["-b", "tcp://127.0.0.1:99999", "topic", "list"], "no port from 1 to 65535"),
+        (["topic", "list", "-b", "tcp://127.0.0.1"], "no port"),
+        (["-b", "tcp://127.0.0.1:5570,udp://x:1", "ping"], "udp://x:1"),
     ],
 )
 def test_wrong_usage_is_three_lines_and_exit_code_2(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +111,50 @@ def test_options_come_from_a_file(tmp_path: Path, capsysbinary: pytest.CaptureFi
     assert b"--size 3" in capsysbinary.readouterr().err
 
 
-@pytest.mark.parametrize(("text", "said"), [("x = ", "not TOML"), ("brokres = 'x'", "brokres")])
+def test_a_file_names_options_as_the_command_line_does(tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    config = tmp_path / "cli.toml"
+    config.write_text("[consume]\nexit-at-end = true\noffset = ['x']\n[produce]\nacks = '1'\nkey_sep = ':'\n")
+    assert run(["--config", str(config), "consume", "t"]) == 2
+    assert b"offset 'x' is not understood" in capsysbinary.readouterr().err
+
+
+def test_a_variable_that_sets_nothing_is_warned_of(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("ZMQMQ_PRODUCE_AKCS", "1")
+    monkeypatch.setenv("ZMQMQ_PRODUCE_RATE", "10/s")
+    arguments = ["produce", "t", "x", "-b", DEAD, "--timeout", "100ms"]
+    assert run(arguments) == 3
+    first, *error = capsys.readouterr().err.splitlines()
+    assert first == "warning: no option is set by ZMQMQ_PRODUCE_AKCS; did you mean ZMQMQ_PRODUCE_ACKS?"
+    assert len(error) == 3
+    assert run([*arguments, "-q"]) == 3
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+@pytest.mark.parametrize("topic", ["offsets", "formats"])
+def test_help_topics_speak_to_users(topic: str, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    from zmqmq_cli import formats, offsets
+
+    assert run(["help", topic]) == 0
+    text = capsysbinary.readouterr().out.decode()
+    assert "zmqmq consume orders" in text
+    assert "``" not in text
+    assert "Pure" not in text
+    for field in formats.FIELDS.split() if topic == "formats" else ():
+        assert f"%{field}" in text
+    assert offsets.__doc__ not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = ", "not TOML"),
+        ("brokres = 'x'", "nothing is called brokres; did you mean brokers?"),
+        ("[produce]\nakcs = '1'", "nothing is called produce.akcs; did you mean acks?"),
+        ("[topic.create]\npartition = 1", "did you mean partitions?"),
+        ("[prduce]\nacks = '1'", "did you mean produce?"),
+        ("produce = 1", "produce is a command"),
+    ],
+)
 def test_a_wrong_file_is_a_usage_error_that_names_it(text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "cli.toml"
     config.write_text(text)
