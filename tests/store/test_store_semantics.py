@@ -230,6 +230,24 @@ def test_a_full_journal_throttles_until_a_checkpoint_is_done(store: Store) -> No
     assert append(store, number)
 
 
+def test_a_full_journal_still_takes_the_metadata_log_within_a_bound(store: Store) -> None:
+    store.create(METADATA_PARTITION, CONFIG)
+    number, failed = 0, {}
+    while not failed:
+        failed = store.append([Append(WHERE, (stamped(WHERE, number, bytes(900)),))])
+        number += not failed
+    count = 0
+    while not failed.get(METADATA_PARTITION):
+        rounds = [
+            Append(WHERE, (stamped(WHERE, number, b"x"),)),
+            Append(METADATA_PARTITION, (stamped(METADATA_PARTITION, count, bytes(900)),)),
+        ]
+        failed = store.append(rounds)
+        assert isinstance(failed[WHERE], Throttled)
+        count += 1
+    assert 10 < count < 30
+
+
 def test_the_reserve_is_kept_for_the_metadata_log(disk: SimDisk) -> None:
     clock = ManualClock()
     store = open_store(disk, clock=clock, options=StoreOptions(journal_allocate_bytes=4096, disk_reserve_bytes=50_000))

@@ -66,10 +66,10 @@ class Journal:
     def size_bytes(self) -> int:
         return sum(slot.allocated for slot in self._slots)
 
-    def check_room(self) -> None:
-        """Raises Throttled while the journal is full. One round may go over its limit."""
+    def check_room(self, *, is_urgent: bool = False) -> None:
+        """Raises Throttled while the journal is full. One round may go over its limit, and what is urgent over twice of it."""
         slot = self._slots[self._active]
-        if slot.position >= self._bytes_max:
+        if slot.position >= self._bytes_max * (1 + is_urgent):
             raise Throttled(
                 f"the journal is full ({slot.position} bytes) until a checkpoint is done",
                 retry_after_ms=_RETRY_AFTER_MS,

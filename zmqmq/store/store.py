@@ -212,14 +212,10 @@ class Store:
             batches.setdefault(append.partition, []).extend(append.batches)
         if self.offline:
             return dict.fromkeys(batches, self._offline_error())
-        try:
-            self._journal.check_room()
-        except Throttled as full:
-            return dict.fromkeys(batches, full)
         written: list[tuple[PartitionLog, list[StampedBatch], Mark]] = []
         failed: dict[PartitionId, ZmqmqError] = {}
         for partition, stamped in batches.items():
-            error = self._write_segment(partition, stamped, written)
+            error = self._journal_full(partition) or self._write_segment(partition, stamped, written)
             if error is not None:
                 failed[partition] = error
         if written:
@@ -279,6 +275,14 @@ class Store:
                 log.synced_end = end
                 synced.append(Synced(partition, end))
         return synced
+
+    def _journal_full(self, partition: PartitionId) -> Throttled | None:
+        """The metadata log is small, and who asks for a change of it does not ask again."""
+        try:
+            self._journal.check_room(is_urgent=partition == METADATA_PARTITION)
+        except Throttled as full:
+            return full
+        return None
 
     def _write_segment(
         self, partition: PartitionId, batches: list[StampedBatch], written: list[tuple[PartitionLog, list[StampedBatch], Mark]]
