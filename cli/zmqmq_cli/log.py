@@ -1,4 +1,5 @@
-"""``zmqmq log``: a data directory looked at offline. Only ``verify --repair`` writes, and only indexes."""
+"""``zmqmq log``: a data directory looked at and copied without its broker. Only ``verify --repair`` writes into it, and only
+indexes."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from zmqmq.store.verify import PartitionCheck, Verification
 
 _DIRECTORY: Final = click.argument("directory", metavar="DIR", type=click.Path(exists=True, file_okay=False))
+_PERCENT: Final = 100
 _SEGMENT_COLUMNS: Final = (
     Column("topic"),
     Column("partition"),
@@ -175,6 +177,33 @@ def _advice(result: Verification) -> tuple[str, str, str]:
         f"  First: {wrong[0].file} at byte {wrong[0].position}",
         f"  Nothing is lost. Build them anew with:  zmqmq log verify {result.root} --repair",
     )
+
+
+@log.command("backup", cls=Command)
+@click.argument("source", metavar="SOURCE", type=click.Path(exists=True, file_okay=False))
+@click.argument("target", metavar="TARGET", type=click.Path())
+@click.option("--no-progress", is_flag=True, help="No progress bar.")
+@click.pass_obj
+def backup(settings: Settings, *, source: str, target: str, no_progress: bool) -> None:
+    """Copy the data directory SOURCE to TARGET, which is empty or not there yet. Its broker may go on working meanwhile.
+
+    The copy has everything that was acknowledged before, and is verified. It is the same broker as SOURCE: never let both
+    run in one cluster.
+    """
+    import os
+
+    from zmqmq.store.backup import backup_directory
+    from zmqmq.store.disk import RealDisk
+
+    output = settings.output
+    with output.progress("backup %", _PERCENT, wanted=not no_progress) as progress:
+
+        def on_progress(done: int, total: int) -> None:
+            progress(done * _PERCENT // max(1, total))
+
+        report = backup_directory(RealDisk(), os.path.realpath(source), os.path.realpath(target), on_progress=on_progress)
+    output.note(_summary(report.verification))
+    output.text(f"copied {source} to {target}: {report.bytes:,} bytes of {report.partitions:,} partitions, verified and on disk")
 
 
 @log.command("stats", cls=Command)
