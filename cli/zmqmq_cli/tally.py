@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import re
 import signal
 import threading
 import time
@@ -27,6 +28,9 @@ HAND_OVER_S: Final = 0.25
 """``max_block`` of the producer: how long Ctrl-C waits at most while a message is handed over."""
 FULL_SECONDS_MAX: Final = 30.0
 """How long the producer's buffer may stay full before sending stops."""
+
+_OF_A_BATCH: Final = re.compile(r"^\d+ records to \S+ were not delivered( in time)?: ")
+"""How an error of one batch begins; here it is said of all."""
 
 
 class Receipt:
@@ -189,7 +193,7 @@ class Tally:
             doubt = " (it may have been written all the same)"
         others = f" (and other reasons for {self._other_errors:,})" if self._other_errors else ""
         found = copy.copy(self.error)
-        found.args = (f"{what} not delivered{doubt}: {self.error}{others}",)
+        found.args = (f"{what} not delivered{doubt}: {_OF_A_BATCH.sub('', str(self.error))}{others}",)
         return found
 
     def report(self, topic: str, acks: str) -> None:

@@ -138,6 +138,11 @@ def test_one_error_covers_all_failures(counts: dict[str, int], said: str) -> Non
     assert (str(found), found.hint) == (said, "start it")
 
 
+def test_the_error_of_one_batch_is_not_told_as_if_it_were_all() -> None:
+    error = TimeoutError("1 records to orders-1 were not delivered in time: no broker answers: x")
+    assert str(tally_of(sent=3, failed=2, error=error).failure()) == "2 of 3 messages were not delivered: no broker answers: x"
+
+
 def test_the_counts_always_add_up(capsys: pytest.CaptureFixture[str]) -> None:
     tally_of(sent=442_086, acked=442_085, error=OutcomeUnknown("x")).report("t", "all")
     assert capsys.readouterr().err.startswith("442,086 messages, 442,085 acked, 0 failed, 1 unknown, ")
