@@ -44,7 +44,7 @@ def acks_too_early() -> None:
         self._transport.flush()
         perform(self, [effect for effect in effects if not isinstance(effect, Send)], now)
 
-    Journal.check_room = lambda _self: None  # type: ignore[method-assign,assignment]  # a refused write would betray it without a kill
+    Journal.check_room = lambda _self, **_: None  # type: ignore[method-assign,assignment]  # a refused write would betray it without a kill
     PartitionLeader.append = append_and_answer  # type: ignore[method-assign]
     Partitions.write = write_and_touch  # type: ignore[method-assign]
     Loop._perform_once = answer_then_perform  # type: ignore[method-assign]
