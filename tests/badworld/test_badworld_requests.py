@@ -324,16 +324,16 @@ def test_strangers_do_not_take_the_file_descriptors_of_honest_clients_and_of_the
     small = BrokerProcess(tmp_path, rlimits={"RLIMIT_NOFILE": 80})
     try:
         with Client(small.url) as client:
-            client.admin.create_topic("many", 64)
+            client.admin.create_topic("many", 20)
             with unharmed(small), ExitStack() as stay:
                 for _ in range(150):
                     stay.enter_context(stranger(small.port, GREETING + ready()))
                 before = small.cpu_s()
                 with client.producer("many") as out:
-                    for i in range(640):
+                    for i in range(200):
                         out.send(b"x", key=b"%d" % i)
                 with client.reader("many", stop=Offset.END) as reader:
-                    assert sum(1 for _ in reader) == 640
+                    assert sum(1 for _ in reader) == 200
                 assert small.cpu_s() - before < 3
     finally:
         small.close()
@@ -381,7 +381,7 @@ def test_well_formed_requests_with_absurd_contents_are_all_answered(broker: Brok
     good = make_batch(b"v")
     with unharmed(broker), RawClient(broker.url) as raw:
         topic_ids = [raw.call(GetMetadata, topics=[topic]).topics[0].topic_id]
-        for number in range(1, 4_000):
+        for number in range(1, 1_500):
             kind = chance.choice((GetMetadata, Produce, Fetch, ListOffsets, CreateTopic, AlterTopic, DeleteRecords, InitProducer, GetStats))
             fixed = {"wait_ms_max": 0} if kind is Fetch else {}
             request = a_struct(chance, kind, topic_ids, correlation_id=number, timeout_ms=chance.choice(NUMBERS), **fixed)

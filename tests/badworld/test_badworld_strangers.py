@@ -173,6 +173,6 @@ def test_an_http_request_in_drops_ends_at_its_deadline(broker: BrokerProcess) ->
 
 def test_a_client_that_reaches_http_is_told_address_and_step(broker: BrokerProcess) -> None:
     address = broker.http.replace("http", "tcp")
-    with Client(address, timeout=1.5) as client, pytest.raises(errors.BrokerUnavailable, match=f"{address}.*connect"):
+    with Client(address, timeout=0.4) as client, pytest.raises(errors.BrokerUnavailable, match=f"{address}.*connect"):
         client.admin.topics()
     wait_for(broker.is_alive, "the broker lives")
