@@ -25,7 +25,7 @@ from zmqmq.transport.sockets import Context, Socket
 
 T = TypeVar("T")
 
-UNFINISHED_BYTES_MAX: Final = 32 << 20
+UNFINISHED_BYTES_MAX: Final = 24 << 20
 """Of a connection: received by the kernel, but not yet a whole message. The largest request of a client has some 8 MiB."""
 STRANGER_BYTES_MAX: Final = 1 << 20
 STRANGER_S_MAX: Final = 15.0
@@ -61,9 +61,10 @@ def descriptors() -> tuple[int, int]:
 
 
 class _Connection:
-    """``delivered_bytes``: of its whole messages; ``received_bytes``: by the kernel, at the last look."""
+    """``delivered_bytes``: of its whole messages; ``received_bytes``: by the kernel, at the last look; ``stuck_at_bytes``: what
+    was delivered when a look found too much unfinished."""
 
-    __slots__ = ("accepted_s", "delivered_bytes", "fd", "received_bytes", "source")
+    __slots__ = ("accepted_s", "delivered_bytes", "fd", "received_bytes", "source", "stuck_at_bytes")
 
     def __init__(self, fd: int, accepted_s: float) -> None:
         self.fd = fd
@@ -71,6 +72,19 @@ class _Connection:
         self.source: bytes | None = None
         self.delivered_bytes = 0
         self.received_bytes = 0
+        self.stuck_at_bytes: int | None = None
+
+    def is_over(self, now: float) -> bool:
+        """A peer that is known may be far ahead for a moment, but then its messages come out. One look tells no difference
+        between many messages and one without end; two looks with no message between them do."""
+        if self.source is None:
+            return self.received_bytes > STRANGER_BYTES_MAX or now - self.accepted_s > STRANGER_S_MAX
+        if self.received_bytes - self.delivered_bytes <= UNFINISHED_BYTES_MAX:
+            self.stuck_at_bytes = None
+            return False
+        was_stuck = self.stuck_at_bytes == self.delivered_bytes
+        self.stuck_at_bytes = self.delivered_bytes
+        return was_stuck
 
 
 class Guard:
@@ -129,11 +143,7 @@ class Guard:
         self._has_sampled = False
         now = time.monotonic()
         for connection in list(self._by_fd.values()):
-            if connection.source is None:
-                is_over = connection.received_bytes > STRANGER_BYTES_MAX or now - connection.accepted_s > STRANGER_S_MAX
-            else:
-                is_over = connection.received_bytes - connection.delivered_bytes > UNFINISHED_BYTES_MAX
-            if is_over:
+            if connection.is_over(now):
                 self._cut(connection)
 
     def take_gone(self) -> list[bytes]:
