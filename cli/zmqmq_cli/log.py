@@ -203,7 +203,8 @@ def backup(settings: Settings, *, source: str, target: str, no_progress: bool) -
 
         report = backup_directory(RealDisk(), os.path.realpath(source), os.path.realpath(target), on_progress=on_progress)
     output.note(_summary(report.verification))
-    output.text(f"copied {source} to {target}: {report.bytes:,} bytes of {report.partitions:,} partitions, verified and on disk")
+    row = {"source": source, "target": target, "partitions": report.partitions, "bytes": report.bytes, "rounds": report.rounds}
+    output.one(row, f"copied {source} to {target}: {report.bytes:,} bytes of {report.partitions:,} partitions, verified and on disk")
 
 
 @log.command("stats", cls=Command)
