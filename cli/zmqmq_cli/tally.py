@@ -72,8 +72,6 @@ class Tally:
         self.is_interrupted = False
         """Ctrl-C came; nothing more is sent."""
 
-    # -- sending ------------------------------------------------------------------------------------
-
     @contextmanager
     def interruptible(self) -> Iterator[None]:
         """Within the block Ctrl-C waits until the message that is being handed over is counted."""
@@ -148,8 +146,6 @@ class Tally:
         with self._lock:
             return self.sent - self.acked - self.failed - self.unknown
 
-    # -- receipts -----------------------------------------------------------------------------------
-
     def _on_decided(self, handle: Handle) -> None:
         """The messages of a batch share its fate, so one of them reports for all that are known by now; one that is handed
         over at this very moment reports for itself."""
@@ -179,8 +175,6 @@ class Tally:
             self.settings.output.flush()
         except BrokenPipeError:
             self.render = None
-
-    # -- the end ------------------------------------------------------------------------------------
 
     def failure(self) -> ZmqmqError | None:
         """The first error, saying how many messages are concerned and what is not known of them."""

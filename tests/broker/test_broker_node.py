@@ -172,9 +172,6 @@ class World:
         return [effect for effect in self.done if isinstance(effect, kind)]
 
 
-# ── opening ──────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_each_open_raises_the_leader_epoch_of_what_the_broker_leads() -> None:
     world = World()
     topic_id = world.create()
@@ -236,9 +233,6 @@ def test_no_header_is_an_exception(tag: int, fields: list[Any]) -> None:
     world = World()
     world.node.on_message(b"c", [framing.PROTOCOL, msgspec.msgpack.encode([tag, 5, 1000, *fields]), make_batch(b"v")], world.now)
     world.perform()
-
-
-# ── topics ───────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_topic_is_answered_when_it_is_committed_and_not_seen_before() -> None:
@@ -337,9 +331,6 @@ def test_who_wants_a_producer_id_that_the_controller_refuses_is_told_so() -> Non
     with pytest.raises(Throttled, match="not registered"):
         world.ask(InitProducer)
     assert world.node._topics.producers_waiting_count == 0
-
-
-# ── produce ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_a_receipt_comes_after_the_sync_and_counts_it() -> None:
@@ -458,9 +449,6 @@ def test_after_a_failed_sync_nothing_is_acknowledged_and_readers_go_on() -> None
     assert world.performed(AnswerFetch)[-1].ranges[0].end == 1
 
 
-# ── fetch ────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_a_fetch_waits_for_the_watermark_not_for_the_write() -> None:
     world = World()
     topic_id = world.create()
@@ -570,9 +558,6 @@ def test_every_waiting_fetch_is_answered_exactly_once(steps: list[tuple[int, int
     answered += [effect.reply.correlation_id for effect in world.sent if type(effect.reply).__name__ == "FetchReply"]
     assert sorted(answered) == asked
     assert world.node.next_deadline_ms() is None
-
-
-# ── offsets, deletion, stats ─────────────────────────────────────────────────────────────────────────
 
 
 def test_offsets_are_answered_in_the_order_of_the_questions() -> None:

@@ -82,9 +82,6 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.002)
 
 
-# ── serving ──────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_what_is_produced_is_fetched_whole_and_again_after_a_restart(tmp_path: Path) -> None:
     broker = Broker(config(tmp_path))
     broker.start()
@@ -284,9 +281,6 @@ def test_a_turn_takes_a_bounded_number_of_bytes() -> None:
     held.release()
 
 
-# ── opening and closing ──────────────────────────────────────────────────────────────────────────────
-
-
 def test_the_second_broker_on_a_directory_is_refused(tmp_path: Path, broker: Broker) -> None:
     with pytest.raises(DataDirLocked):
         Broker(config(tmp_path)).start()
@@ -359,9 +353,6 @@ def test_python_without_assertions_is_refused() -> None:
     code = "from zmqmq.broker.config import BrokerConfig; from zmqmq.broker.server import Broker; Broker(BrokerConfig())"
     ended = subprocess.run([sys.executable, "-O", "-c", code], capture_output=True, text=True, timeout=30, check=False)
     assert "does not run without assertions" in ended.stderr
-
-
-# ── strangers ────────────────────────────────────────────────────────────────────────────────────────
 
 
 def port_of(broker: Broker) -> int:
@@ -457,8 +448,6 @@ def test_health_is_told_over_http(tmp_path: Path) -> None:
     missing.value.close()
     broker.close()
 
-
-# ── kill -9 ──────────────────────────────────────────────────────────────────────────────────────────
 
 SERVE = """
 import sys

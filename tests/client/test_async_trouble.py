@@ -35,9 +35,6 @@ def killable(tmp_path: Path) -> Iterator[KillableBroker]:
     broker.close()
 
 
-# -- cancellation -------------------------------------------------------------------------------------
-
-
 def test_a_cancelled_wait_for_a_receipt_takes_nothing_back_and_leaves_nothing_behind(loop: Loop, zmqmq_broker: Any) -> None:
     async def body() -> None:
         async with AsyncClient(zmqmq_broker.url) as mq:
@@ -142,9 +139,6 @@ def test_who_opens_first_may_be_cancelled(loop: Loop, killable: KillableBroker) 
     loop.run(body())
 
 
-# -- brokers that go ----------------------------------------------------------------------------------
-
-
 def test_kill_9_under_load_leaves_each_record_once_and_in_order(loop: Loop, killable: KillableBroker) -> None:
     async def body() -> None:
         async with AsyncClient(killable.url, timeout=20) as mq:
@@ -236,9 +230,6 @@ def test_a_cancelled_close_still_closes(loop: Loop, killable: KillableBroker) ->
             await mq.admin.topics()
 
     loop.run(body())
-
-
-# -- misuse -------------------------------------------------------------------------------------------
 
 
 def test_what_is_closed_says_so_and_closing_twice_is_fine(loop: Loop, zmqmq_broker: Any) -> None:

@@ -32,8 +32,6 @@ from zmqmq.wire import framing
 from zmqmq.wire.replies import BrokerInfo, HelloReply, MetadataReply, PartitionInfo, PingReply, Reply, TopicInfo
 from zmqmq.wire.requests import CreateTopic, Ping, Request
 
-# -- accumulator --------------------------------------------------------------------------------------
-
 
 def add(accumulator: Accumulator, value: bytes, *, partition: int = 0, now_ms: int = 0) -> bool:
     """As a producer does it; False when the buffer is full."""
@@ -122,9 +120,6 @@ def test_a_watcher_is_called_once_however_late_it_comes() -> None:
     assert heard == ["early", "late"]
 
 
-# -- routing ------------------------------------------------------------------------------------------
-
-
 def topic(*leaders: int, name: str = "t", table: bytes = b"") -> TopicInfo:
     partitions = [PartitionInfo(i, leader, 0, [leader], [leader]) for i, leader in enumerate(leaders)]
     return TopicInfo(name, bytes(16), partitions, slot_table=table)
@@ -162,9 +157,6 @@ def test_metadata_is_asked_for_at_first_use_then_seldom_and_sooner_when_it_prove
     assert routing.refresh_due_ms() == 1_000 + REFRESH_MS_MAX
     routing.want_refresh()
     assert routing.refresh_due_ms() == 1_000 + REFRESH_MS_MIN
-
-
-# -- session ------------------------------------------------------------------------------------------
 
 
 class Line:
@@ -250,9 +242,6 @@ def test_reconnecting_waits_longer_each_time_within_a_limit() -> None:
         now_ms = session.retry_at_ms
     assert pauses[0] <= 50
     assert BACKOFF_MS_MAX / 2 <= pauses[-1] <= BACKOFF_MS_MAX
-
-
-# -- core ---------------------------------------------------------------------------------------------
 
 
 def connected_core(*addresses: str) -> ClientCore:

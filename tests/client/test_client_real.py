@@ -48,9 +48,6 @@ def values(client: Client, topic: str, **arguments: Any) -> list[bytes]:
         return [message.value for message in reader]
 
 
-# -- all is well --------------------------------------------------------------------------------------
-
-
 def test_a_receipt_says_where_the_record_is_and_how_safe(mq: Client) -> None:
     receipts = [mq.produce("one", b"%d" % i, key="ann") for i in range(3)]
     assert [receipt.offset for receipt in receipts] == [0, 1, 2]
@@ -283,9 +280,6 @@ def test_inproc_and_tcp_are_the_same_client(zmqmq_broker: Any) -> None:
         near.admin.create_topic("t")
         far.produce("t", b"1")
         assert values(near, "t") == [b"1"]
-
-
-# -- all is not well ----------------------------------------------------------------------------------
 
 
 def test_no_broker_is_named_with_address_and_step_at_the_deadline() -> None:

@@ -68,9 +68,6 @@ def put_of(outbox: Outbox) -> Any:
     return Gatherer(outbox, zmqmq.raw(), None).put_function(outbox.make_room, Handle)
 
 
-# -- the version of the slot table ----------------------------------------------------------------------
-
-
 def test_a_batch_with_a_keyed_record_names_the_table_that_chose_its_partition() -> None:
     outbox = new_outbox()
     put = put_of(outbox)
@@ -95,9 +92,6 @@ def test_a_batch_that_two_tables_chose_names_the_older_one_so_that_it_is_refused
     outbox.after()
     moved = put(b"x", key=b"k").batch
     assert (moved.partition, moved.table_version) == (1, 3)
-
-
-# -- gathering ------------------------------------------------------------------------------------------
 
 
 def test_many_says_when_the_buffer_is_full_and_goes_on_when_there_is_space() -> None:
@@ -137,9 +131,6 @@ def test_a_closed_outbox_takes_nothing_not_even_into_room_that_was_made() -> Non
     with pytest.raises(ClosedError):
         put_of(outbox)(b"x", partition=0)
     assert not outbox.accumulator.unresolved
-
-
-# -- taking in ------------------------------------------------------------------------------------------
 
 
 def chunk(base: int, values: list[bytes], *, damaged: bool = False) -> Chunk:

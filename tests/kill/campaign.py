@@ -175,8 +175,6 @@ class Campaign:
         report.seconds = time.monotonic() - started
         return report
 
-    # -- the beginning ------------------------------------------------------------------------------
-
     def _begin(self) -> None:
         self._start_or_accuse()
         with self._client() as client:
@@ -212,8 +210,6 @@ class Campaign:
             self._check_parties()
         if silent:
             self._ledger.accuse(f"{len(silent)} parties never spoke: {self._tail()}")
-
-    # -- lives --------------------------------------------------------------------------------------
 
     def _start_or_accuse(self, fuse: Fuse | None = None) -> bool:
         is_ready = self._lives.start(fuse)
@@ -257,8 +253,6 @@ class Campaign:
         status = self._lives.status
         if status != -signal.SIGKILL:
             self._ledger.accuse(f"the broker ended with {status} before it was killed: {self._tail()}")
-
-    # -- audits -------------------------------------------------------------------------------------
 
     def _audit(self) -> None:
         self.report.audits += 1
@@ -312,8 +306,6 @@ class Campaign:
         for party in self._parties:
             if party.poll() not in {None, 0}:
                 self._ledger.accuse(f"{Path(str(party.args[4])).name} died with {party.returncode}: {self._tail()}")  # type: ignore[index]
-
-    # -- the end ------------------------------------------------------------------------------------
 
     def _finish(self) -> None:
         """With the broker up: everybody says the last word, then every log is read from its start; then the files."""
@@ -382,8 +374,6 @@ class Campaign:
             assert party.stdin is not None
             party.stdin.close()
         self._lives.close()
-
-    # -- helpers ------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _client(self) -> Iterator[zmqmq.Client]:

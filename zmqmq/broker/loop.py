@@ -142,8 +142,6 @@ class Loop:
         else:
             self.store.abandon()
 
-    # ── a round ──────────────────────────────────────────────────────────────────────────────────
-
     def _timeout_ms(self) -> int:
         now_ms = self._clock.monotonic_ms()
         deadline = self.node.next_deadline_ms()
@@ -231,8 +229,6 @@ class Loop:
             log.error("nothing is written any more: %s", reason)
             self.node.on_offline(reason, now)
             self._perform(now)
-
-    # ── what the node asks ───────────────────────────────────────────────────────────────────────
 
     def _read_metadata(self, offset: int, end: int) -> bytes:
         return self.store.read(METADATA_PARTITION, offset, end, BATCH_BYTES_MAX)

@@ -114,8 +114,6 @@ class Node:
         self._log.start()
         self._settle(now)
 
-    # ── facts ────────────────────────────────────────────────────────────────────────────────────
-
     def on_message(self, source: bytes, frames: Sequence[Buffer], now: Now) -> None:
         """``frames`` without the routing id. Buffers must not change afterwards."""
         try:
@@ -221,8 +219,6 @@ class Node:
         if receipts:
             self._produce.on_receipts(receipts, now)
         self._fetch.on_advanced(self.partitions.take_advanced(), now)
-
-    # ── requests ─────────────────────────────────────────────────────────────────────────────────
 
     def _on_hello(self, source: bytes, request: Hello, _payload: Sequence[Buffer], now: Now) -> None:
         if not request.version_min <= PROTOCOL_VERSION <= request.version_max:

@@ -74,8 +74,6 @@ class Partitions:
                 hint="look at its disk and its log, then restart it",
             )
 
-    # ── rounds ───────────────────────────────────────────────────────────────────────────────────
-
     def write(self, leader: PartitionLeader, stamped: StampedBatch) -> None:
         batches = self._appends.get(leader.partition)
         if batches is None:
@@ -122,8 +120,6 @@ class Partitions:
     def take_advanced(self) -> Iterable[PartitionId]:
         advanced, self._advanced = self._advanced, {}
         return advanced
-
-    # ── metadata ─────────────────────────────────────────────────────────────────────────────────
 
     def set_image(self, image: ClusterImage) -> None:
         """Take over the next committed image: make, change and remove what it says."""

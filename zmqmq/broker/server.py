@@ -62,8 +62,6 @@ class Broker:
         state = "closed" if self._is_closed else "stopping" if self._stopping.is_set() else "open"
         return f"Broker({self.config.data!r} {state} {', '.join(self.endpoints)})"
 
-    # ── life ─────────────────────────────────────────────────────────────────────────────────────
-
     def open(self) -> None:
         """Listen, recover, register. Raises AddressInUse, DataDirLocked, CorruptLog, InvalidConfig, LogOffline …"""
         try:
@@ -113,8 +111,6 @@ class Broker:
         if self._failure is not None:
             raise self._failure
 
-    # ── what it is ───────────────────────────────────────────────────────────────────────────────
-
     @property
     def endpoints(self) -> list[str]:
         """Where it listens, with real port numbers."""
@@ -139,8 +135,6 @@ class Broker:
             return "starting or stopping"
         silent_s = time.monotonic() - self._loop.turned_s
         return f"the loop has not turned for {silent_s:.0f} s" if silent_s > HANG_S else self._loop.offline
-
-    # ── inside ───────────────────────────────────────────────────────────────────────────────────
 
     def _main(self) -> None:
         try:

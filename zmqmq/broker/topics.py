@@ -77,8 +77,6 @@ class TopicDesk:
         self._log = log
         self._registration = (directory_id, endpoint)
 
-    # ── requests ─────────────────────────────────────────────────────────────────────────────────
-
     def change(self, connection: Connection, request: CreateTopic | AlterTopic | DeleteTopic) -> None:
         self._partitions.check_writable()
         if len(self._open) >= PROPOSALS_MAX:
@@ -109,8 +107,6 @@ class TopicDesk:
             raise Throttled(f"{len(self._wanting_ids)} producers wait for an id", retry_after_ms=RETRY_AFTER_MS)
         self._wanting_ids.append((connection.source, request.correlation_id))
         self._give_ids()
-
-    # ── the log ──────────────────────────────────────────────────────────────────────────────────
 
     def on_events(self, events: list[LogEvent]) -> None:
         for event in events:
@@ -169,8 +165,6 @@ class TopicDesk:
         else:
             self._dispatch.reply(asked.source, TopicReply(asked.correlation_id, topic_info(topic)))
 
-    # ── producer ids ─────────────────────────────────────────────────────────────────────────────
-
     @property
     def producers_waiting_count(self) -> int:
         return len(self._wanting_ids)
@@ -207,8 +201,6 @@ class TopicDesk:
     def _refuse_ids(self, error: ZmqmqError) -> None:
         while self._wanting_ids:
             self._dispatch.refuse(*self._wanting_ids.popleft(), error)
-
-    # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
     def _named(self, names: list[str]) -> list[TopicInfo]:
         if len(names) > TOPICS_ASKED_MAX:

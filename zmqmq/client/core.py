@@ -60,8 +60,6 @@ class ClientCore:
         for address in self._addresses:
             self._session(address)
 
-    # -- facts --------------------------------------------------------------------------------------
-
     def on_connected(self, address: str, now_ms: int) -> None:
         self._sessions[address].on_connected(now_ms)
 
@@ -103,8 +101,6 @@ class ClientCore:
         if any(session.is_ready for session in self._sessions.values()):
             times.append(self.routing.refresh_due_ms())
         return min((time for time in times if time is not None), default=None)
-
-    # -- asks ---------------------------------------------------------------------------------------
 
     def ask(
         self, build: Build, answered: Answered, *, deadline_ms: int, what: str, now_ms: int, node: int = ANY_BROKER, is_safe: bool = True
@@ -163,8 +159,6 @@ class ClientCore:
         """Node ids and addresses of the connections that stand."""
         return {session.node_id: session.address for session in self._sessions.values() if session.is_ready and session.node_id is not None}
 
-    # -- sessions -----------------------------------------------------------------------------------
-
     def _session(self, address: str) -> Session:
         found = self._sessions.get(address)
         if found is None:
@@ -203,8 +197,6 @@ class ClientCore:
 
         return has_room
 
-    # -- questions ----------------------------------------------------------------------------------
-
     def _ask_waiting(self, now_ms: int) -> None:
         waiting, self._waiting = self._waiting, []
         for question in waiting:
@@ -232,8 +224,6 @@ class ClientCore:
 
         return done
 
-    # -- metadata -----------------------------------------------------------------------------------
-
     def _refresh(self, now_ms: int) -> None:
         due_ms = self.routing.refresh_due_ms()
         if due_ms is None or now_ms < due_ms:
@@ -254,8 +244,6 @@ class ClientCore:
             self.routing.on_reply(answer, is_refresh=True)
         else:
             self.routing.on_failed()
-
-    # -- senders and fetchers -----------------------------------------------------------------------
 
     def leader_of(self, topic: str) -> Callable[[int], int]:
         return lambda partition: self.routing.leader(topic, partition)

@@ -248,8 +248,6 @@ class Fetcher:
             if found is not None and result.topic_id == self.topic_id:
                 self._on_result(found, result, frames, now_ms)
 
-    # -- reading ------------------------------------------------------------------------------------
-
     def _fetch_call(self, node: int, partitions: list[_Partition]) -> FetchCall:
         """A different partition is the first of each request, so that a busy one does not starve the others."""
         self._turn += 1
@@ -300,8 +298,6 @@ class Fetcher:
             partition.state = State.DONE
             self._news.append(Reached(partition.number, partition.generation, partition.stop))
 
-    # -- where to begin and to stop -----------------------------------------------------------------
-
     def _needed(self, partition: _Partition) -> list[OffsetQuery]:
         """The offsets that start and stop are made of and that nobody told yet."""
         wanted: dict[tuple[int, int], None] = {}
@@ -322,8 +318,6 @@ class Fetcher:
         self._news.append(Settled(partition.number, partition.generation, partition.position))
         self._check_stop(partition)
         return partition.state
-
-    # -- what goes wrong ----------------------------------------------------------------------------
 
     def _on_success(self, partition: _Partition) -> None:
         partition.failures = partition.retry_at_ms = partition.failing_since_ms = 0

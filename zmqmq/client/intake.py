@@ -173,8 +173,6 @@ class Intake(Generic[V]):
         self.closed = ClosedError(f"the reader of {self.topic} is closed", hint="make a new one with client.reader()")
         self.inbox.is_woken = True
 
-    # -- positions ----------------------------------------------------------------------------------
-
     def settle(self) -> bool:
         """Whether the start of every partition is known now."""
         news = self.inbox.news
@@ -221,8 +219,6 @@ class Intake(Generic[V]):
             self._unfinished.add(number)
         self._deferred = None
         self._generations.update(generations)
-
-    # -- news ---------------------------------------------------------------------------------------
 
     def _take(self, item: News) -> bool:
         """Whether there are messages now."""

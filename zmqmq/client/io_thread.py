@@ -39,8 +39,6 @@ class IoThread:
         self._thread = threading.Thread(target=self._main, name=name, daemon=True)
         self._thread.start()
 
-    # -- from any thread ----------------------------------------------------------------------------
-
     @property
     def is_alive(self) -> bool:
         return self._thread.is_alive() and not self._closing
@@ -90,8 +88,6 @@ class IoThread:
         self._engine.failure = error
         self._closing = True
         self._sleeps_until_ms = _AWAKE
-
-    # -- in the I/O thread --------------------------------------------------------------------------
 
     def add(self, pump: Pump) -> None:
         self._engine.pumps[pump] = None

@@ -63,8 +63,6 @@ class Outbox:
         self.table: tuple[Sequence[int], int] = _table_of(route)
         """The partition of each slot, and the version of this table."""
 
-    # -- on the application's side ------------------------------------------------------------------
-
     def make_room(self, partition: int, size: int, timestamp_ms: int) -> bool:
         """Close what is full, or get the open batch a larger grant, to be poked when the record is in it. False: the buffer is
         full; ``space`` tells when to try again."""
@@ -155,8 +153,6 @@ class Outbox:
         for batch in self.accumulator.unresolved:
             batch.outcome = error
         self.accumulator.unresolved.clear()
-
-    # -- on the engine's side -----------------------------------------------------------------------
 
     def before(self, now_ms: int) -> None:
         with self.lock:

@@ -53,8 +53,6 @@ class Reader(Generic[V]):
     def __repr__(self) -> str:
         return f"Reader({self.topic} {self._intake.state} partitions={self._intake.partitions})"
 
-    # -- reading ------------------------------------------------------------------------------------
-
     def __iter__(self) -> Iterator[Message[V]]:
         return chain.from_iterable(self._iterators())
 
@@ -106,8 +104,6 @@ class Reader(Generic[V]):
         wait(self._intake.inbox, min(left, _WAIT_SLICE_S))
         return True
 
-    # -- positions ----------------------------------------------------------------------------------
-
     def position(self) -> dict[int, int]:
         """The next offset of each partition: what was handed out lies before it. Waits until the start is known."""
         deadline = time.monotonic() + self._patience
@@ -125,8 +121,6 @@ class Reader(Generic[V]):
         places = self._intake.places(place, partition)
         self._intake.check_open()
         self._intake.on_seek(self._seek(places))
-
-    # -- ending -------------------------------------------------------------------------------------
 
     @property
     def closed(self) -> ZmqmqError | None:

@@ -218,8 +218,6 @@ class Sender:
             while lane.batches:
                 self._give_up(lane, lane.batches[0], reason)
 
-    # -- answers ------------------------------------------------------------------------------------
-
     def _on_result(self, lane: _Lane, batch: Batch, result: ProduceResult | ZmqmqError, now_ms: int) -> None:
         if isinstance(result, ProduceResult) and result.error is None:
             lane.failures = 0
@@ -313,8 +311,6 @@ class Sender:
         text = f"{batch.count} records to {batch.topic}-{batch.partition} {reason}"
         kind = BrokerUnavailable if isinstance(cause, BrokerUnavailable) else TimeoutError
         self._fail(lane, batch, kind(f"{text}: {cause}" if cause else text, hint=cause.hint if cause else ""))
-
-    # -- calls --------------------------------------------------------------------------------------
 
     def _has_identity(self, lane: _Lane) -> bool:
         """The lane may send: it has an identity whose row of sequences is whole, or needs none."""

@@ -65,8 +65,6 @@ class Client(BaseClient):
         self._begin()
         _open_clients.add(self)
 
-    # -- producing ----------------------------------------------------------------------------------
-
     def produce(
         self,
         topic: str,
@@ -138,8 +136,6 @@ class Client(BaseClient):
         with contextlib.suppress(ZmqmqError):  # each record's caller got its own error
             producer.close(self.timeout)
 
-    # -- reading ------------------------------------------------------------------------------------
-
     @overload
     def reader(self, topic: str, *, value: Serde[V], **arguments: Unpack[ReaderArguments]) -> Reader[V]: ...
     @overload
@@ -167,8 +163,6 @@ class Client(BaseClient):
         if self._io.is_alive:
             with contextlib.suppress(ClosedError):  # the thread ended meanwhile
                 self._asker.in_io(function)
-
-    # -- the client itself --------------------------------------------------------------------------
 
     def stats(self) -> ClientStats:
         """What this client did and holds."""

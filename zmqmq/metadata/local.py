@@ -70,8 +70,6 @@ class LocalLog:
             self._events.append(Committed(REPLAYED, self._start, records))
         self._events.append(Leader(self.epoch, self._leader.next_offset))
 
-    # ── the interface ────────────────────────────────────────────────────────────────────────────
-
     def append(self, epoch: int, expected_index: int, proposal_id: int, records: tuple[MetadataRecord, ...]) -> None:
         error = self._refusal(epoch, expected_index)
         if error is None:
@@ -101,8 +99,6 @@ class LocalLog:
             self._events.append(_event(ticket, outcome))
         events, self._events = self._events, []
         return events
-
-    # ── driven by the node ───────────────────────────────────────────────────────────────────────
 
     def take_batches(self) -> tuple[StampedBatch, ...]:
         batches, self._batches = tuple(self._batches), []

@@ -128,8 +128,6 @@ class PartitionLeader:
         self._is_fsync = config.durability == "fsync"
         return self._advance()
 
-    # ── writing ──────────────────────────────────────────────────────────────────────────────────
-
     def append(self, header: BatchHeader, data: Buffer, acks: int, ticket: Ticket, wall_ms: int) -> StampedBatch | None:
         """The batch with its place, to be written; None when it is there already, and its receipt is on the way.
 
@@ -195,8 +193,6 @@ class PartitionLeader:
         receipts, self._receipts = self._receipts, []
         return receipts
 
-    # ── reading ──────────────────────────────────────────────────────────────────────────────────
-
     def check_position(self, offset: int, last_epoch: int) -> None:
         """Raises unless a reader that stands at ``offset``, after a record of ``last_epoch``, can read on from here.
 
@@ -247,8 +243,6 @@ class PartitionLeader:
         """Records before ``log_start`` are gone."""
         self.log_start = max(self.log_start, log_start)
         self._check()
-
-    # ── inside ───────────────────────────────────────────────────────────────────────────────────
 
     def _parting(self, offset: int, last_epoch: int) -> int | None:
         """Where the reader's history leaves ours, None if it does not."""

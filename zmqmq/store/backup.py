@@ -165,8 +165,6 @@ class _Backup:
             for name in (IDENTITY, CHECKPOINT, JOURNAL, LOGS):
                 remove_tree(self._disk, join(self._target, name))
 
-    # Checkpoint and journal ---------------------------------------------------------------------
-
     def _snapshot(self) -> _Snapshot:
         for _ in range(SNAPSHOTS_MAX):
             self._snapshots += 1
@@ -208,8 +206,6 @@ class _Backup:
             for slot, (file, end) in enumerate(zip(files, ends, strict=True)):
                 self._copy_file(file, journal_path(self._target, slot), 0, end)
         return None
-
-    # Segments -----------------------------------------------------------------------------------
 
     def _deleted_topics(self) -> frozenset[bytes]:
         """Those whose deletion is in the journal that is read after this."""
@@ -269,8 +265,6 @@ class _Backup:
         except FileNotFoundError:
             raise _Moved(path) from None
 
-    # Copying ------------------------------------------------------------------------------------
-
     def _copy(self, parts: list[_Part]) -> None:
         missing = {part.path: part.size - self._copied.get(part.path, 0) for part in parts}
         total, done = sum(missing.values()), 0
@@ -302,8 +296,6 @@ class _Backup:
         free = self._disk.free_bytes(self._target)
         if free < size:
             raise DiskFull(f"{self._target}: {size} bytes are to be copied, {free} are free there", hint="choose a larger disk")
-
-    # The target ---------------------------------------------------------------------------------
 
     def _make_directories(self) -> None:
         above, names = self._target, []

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 _CRC: Final = struct.Struct("<I")
 
-# Journal ------------------------------------------------------------------------------------------
-
 ENTRY_MAGIC: Final = b"ZQJE"
 ENTRY_VERSION: Final = 1
 ENTRY_ALIGNMENT: Final = 8
@@ -125,8 +123,6 @@ def items_of(data: Buffer, header: EntryHeader) -> Iterator[Item]:
         raise ValueError("the items do not fill their entry")
 
 
-# Index --------------------------------------------------------------------------------------------
-
 _INDEX: Final = struct.Struct("<IIq")
 _INDEX_SEED: Final = struct.Struct("<16sIQ")
 INDEX_ENTRY_BYTES: Final = _INDEX.size + _CRC.size
@@ -157,8 +153,6 @@ def decode_index_entry(data: bytes, seed: int) -> IndexEntry | None:
         return None
     return IndexEntry(*_INDEX.unpack_from(data))
 
-
-# Small files that are replaced whole --------------------------------------------------------------
 
 IDENTITY_MAGIC: Final = b"ZQID"
 CHECKPOINT_MAGIC: Final = b"ZQCP"

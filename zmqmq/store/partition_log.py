@@ -126,8 +126,6 @@ class PartitionLog:
         log.encoded = encoded
         return log
 
-    # What it is ---------------------------------------------------------------------------------
-
     @property
     def directory(self) -> str:
         return partition_directory(self.volume.root, self.id)
@@ -168,8 +166,6 @@ class PartitionLog:
         assert self.log_start <= self.log_end
         assert self.synced_end <= self.log_end
         assert self.base <= self.log_end
-
-    # Writing ------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
         """Make the log ready to be changed. Raises OSError, and CorruptLog when its end is missing."""
@@ -355,8 +351,6 @@ class PartitionLog:
             self.encoded = None
         return len(entries)
 
-    # Segments -----------------------------------------------------------------------------------
-
     def _list_segments(self, *, remove_leftovers: bool = False) -> list[Sealed]:
         """The sealed segments, oldest first. Raises OSError."""
         if self.sealed is not None and not remove_leftovers:
@@ -424,8 +418,6 @@ class PartitionLog:
         except (FileNotFoundError, index.BadIndex):
             return 0
 
-    # Retention ----------------------------------------------------------------------------------
-
     def due_ms(self) -> int | None:
         """When ``maintain`` may next have something to do; None: not before the log changes."""
         config, due = self.config, []
@@ -462,8 +454,6 @@ class PartitionLog:
         if config.retention_ms >= 0 and self._newest_ms(oldest) + config.retention_ms <= now_ms:
             return True
         return config.retention_bytes >= 0 and self.size_bytes - self.size_of(oldest.base) >= config.retention_bytes
-
-    # Readers' places ----------------------------------------------------------------------------
 
     def remember(self, offset: int, base: int, position: int) -> None:
         cursors = self.cursors

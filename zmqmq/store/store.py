@@ -147,8 +147,6 @@ class Store:
         )
         return cls(volume, journal, recovered, clock=clock, options=options, report=report)
 
-    # Partitions ---------------------------------------------------------------------------------
-
     def create(self, partition: PartitionId, config: TopicConfig) -> None:
         """Make room for a partition, or give it new settings. Writes nothing yet."""
         log = self._logs.get(partition)
@@ -202,8 +200,6 @@ class Store:
         for topic_id in dict.fromkeys((*on_disk, *known)):
             if topic_id not in wanted:
                 self.delete_topic(topic_id)
-
-    # Writing ------------------------------------------------------------------------------------
 
     def append(self, appends: Sequence[Append]) -> dict[PartitionId, ZmqmqError]:
         """Write a round. The partitions that failed, with why; all of a failed partition's batches are taken back."""
@@ -384,8 +380,6 @@ class Store:
             outcome="not_written",
         )
 
-    # Checkpoints --------------------------------------------------------------------------------
-
     def checkpoint_due(self) -> bool:
         if self._is_checkpointing or self.offline:
             return False
@@ -455,8 +449,6 @@ class Store:
             if log is not None and log.encoded is entry:
                 log.encoded = encoded
 
-    # Reading ------------------------------------------------------------------------------------
-
     def read(self, partition: PartitionId, offset: int, end: int, bytes_max: int) -> bytes:
         """Contiguous whole batches from the one that contains ``offset``, none of them beyond ``end``: about
         ``bytes_max`` bytes, at least one batch if there is any. Headers are checked; bodies are left to the consumer.
@@ -474,8 +466,6 @@ class Store:
             return reading.find_time(self._log(partition), time_ms, end)
         except OSError as error:
             raise disk_error(error, f"reading {partition}") from error
-
-    # Upkeep -------------------------------------------------------------------------------------
 
     def look_after_directory(self) -> None:
         """Go offline if the data directory was removed or replaced. Another broker may have it then."""

@@ -336,8 +336,6 @@ class _Checker:
         except ZmqmqError as error:
             self._add_error(error, path)
 
-    # The journal --------------------------------------------------------------------------------
-
     def _check_journal(self) -> None:
         self.journal_ends = {}
         names = [journal_path(self.root, slot) for slot in (0, 1)]
@@ -378,8 +376,6 @@ class _Checker:
             check_body(header, item.body, position)
             position += header.length
             self.journal_ends[item.partition] = header.end_offset
-
-    # Partitions ---------------------------------------------------------------------------------
 
     def _check_partition(self, partition: PartitionId, *, was_known: bool) -> PartitionCheck | None:
         """None: the topic was deleted meanwhile."""

@@ -255,8 +255,6 @@ class SimDisk:
         self._root = _DirectoryNode()
         self._is_off = False
 
-    # Faults -------------------------------------------------------------------------------------
-
     def call(self, name: str, path: str, half: Callable[[], object] | None = None) -> Fault | None:
         """Every call begins here: the power may go, or a fault may strike. A ``short`` fault is returned."""
         if self._is_off:
@@ -314,8 +312,6 @@ class SimDisk:
             else:
                 found.append((f"{path}/{name}", node))
         return found
-
-    # Looking and meddling, without faults ---------------------------------------------------------
 
     def files(self) -> dict[str, bytes]:
         """Every file with its content."""
@@ -428,8 +424,6 @@ class SimDisk:
     def free_bytes(self, path: str) -> int:
         self.call("free_bytes", path)
         return max(0, self.capacity_bytes - self.used_bytes())
-
-    # Names ------------------------------------------------------------------------------------------
 
     def _add(self, directory: _DirectoryNode, name: str, node: N) -> N:
         directory.apply(lambda names: names.__setitem__(name, node))

@@ -54,8 +54,6 @@ class AsyncClient(BaseClient):
         self.admin = AsyncAdmin(self._driver)
         self._begin()
 
-    # -- producing ----------------------------------------------------------------------------------
-
     async def produce(
         self,
         topic: str,
@@ -122,8 +120,6 @@ class AsyncClient(BaseClient):
         self._retiring.add(retiring)  # the loop itself would let it be collected
         retiring.add_done_callback(self._retiring.discard)
 
-    # -- reading ------------------------------------------------------------------------------------
-
     @overload
     def reader(self, topic: str, *, value: Serde[V], **arguments: Unpack[ReaderArguments]) -> AsyncReader[V]: ...
     @overload
@@ -139,8 +135,6 @@ class AsyncClient(BaseClient):
         reader: AsyncReader[Any] = AsyncReader(topic, settings, self._driver, steps, patience=self.timeout, on_open=self._intakes.add)
         self._readers.add(reader)
         return reader
-
-    # -- the client itself --------------------------------------------------------------------------
 
     def stats(self) -> ClientStats:
         """What this client did and holds."""

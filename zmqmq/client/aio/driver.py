@@ -78,8 +78,6 @@ class LoopDriver:
             )
         return running
 
-    # -- for producers, readers and admin -----------------------------------------------------------
-
     def call(self, function: Callable[[int], None]) -> None:
         """Run ``function(now_ms)`` in the next turn, in order."""
         if self._is_ended:
@@ -131,8 +129,6 @@ class LoopDriver:
         await asyncio.sleep(0)
         self._breathed_ms = monotonic_ms()
 
-    # -- ending -------------------------------------------------------------------------------------
-
     def end(self) -> None:
         """Answer everything, close every connection. Waits for nothing."""
         if self._is_ended:
@@ -154,8 +150,6 @@ class LoopDriver:
         """After ``fork()``, in the child: the loop's descriptors are the parent's too, so nothing is taken out of it."""
         self._engine.failure = error
         self._is_ended = True
-
-    # -- in the loop --------------------------------------------------------------------------------
 
     def _on_timer(self) -> None:
         self._timer = None

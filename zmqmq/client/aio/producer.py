@@ -78,8 +78,6 @@ class AsyncProducer(Generic[V]):
                 if self.closed is not None:
                     self._end(self.closed)
 
-    # -- sending ------------------------------------------------------------------------------------
-
     async def send(
         self,
         value: V | None,
@@ -157,8 +155,6 @@ class AsyncProducer(Generic[V]):
         self._driver.check()
         if self.closed is not None:
             raise type(self.closed)(str(self.closed), hint=self.closed.hint)
-
-    # -- ending -------------------------------------------------------------------------------------
 
     async def close(self, timeout: float | None = None) -> None:
         """Flush and end. Raises DeliveryFailed if a record was lost. What is not decided within ``timeout`` fails, and so it does

@@ -52,8 +52,6 @@ class AsyncReader(Generic[V]):
         state = "closed" if self.closed else "stopped" if self._is_stopped else "open"
         return f"AsyncReader({self.topic} {state} partitions={[] if self._intake is None else self._intake.partitions})"
 
-    # -- reading ------------------------------------------------------------------------------------
-
     async def __aiter__(self) -> AsyncIterator[Message[V]]:
         intake = await self._opened()
         if not intake.is_stopped:
@@ -131,8 +129,6 @@ class AsyncReader(Generic[V]):
         if self.closed is not None:
             raise type(self.closed)(str(self.closed), hint=self.closed.hint)
 
-    # -- positions ----------------------------------------------------------------------------------
-
     async def position(self) -> dict[int, int]:
         """The next offset of each partition: what was handed out lies before it. Waits until the start is known."""
         intake = await self._opened()
@@ -153,8 +149,6 @@ class AsyncReader(Generic[V]):
         intake.check_open()
         intake.on_seek(intake.seek_in_fetcher(places))
         self._driver.poke()
-
-    # -- ending -------------------------------------------------------------------------------------
 
     async def close(self, timeout: Seconds | None = None) -> None:  # noqa: ARG002 - as all closes; this one waits for nothing
         """Ask for no more. Any later use raises ClosedError."""
