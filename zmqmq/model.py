@@ -124,10 +124,6 @@ def check_topic_name(name: str, *, internal: bool = False) -> str:
     return name
 
 
-def slot_of_hash(key_hash: int) -> int:
-    return key_hash % SLOT_COUNT
-
-
 def partition_of_slot(slot: int, partition_count: int) -> int:
     """The initial slot table of a topic; contiguous ranges, so that a partition can be split later."""
     return slot * partition_count // SLOT_COUNT

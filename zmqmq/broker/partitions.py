@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from zmqmq.batch import StampedBatch
     from zmqmq.facts import LogState, Synced
-    from zmqmq.topic_config import TopicConfig
 
 
 class Logs(Protocol):
@@ -181,10 +180,3 @@ class Partitions:
         if has_advanced:
             self._advanced[leader.partition] = None
         self.touch(leader)
-
-
-def settings_of(image: ClusterImage) -> Iterator[tuple[PartitionId, TopicConfig]]:
-    """Every partition of the cluster with its settings."""
-    for topic in image.topics.values():
-        for number in range(len(topic.partitions)):
-            yield PartitionId(topic.topic_id, number), topic.settings
