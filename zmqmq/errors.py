@@ -305,6 +305,12 @@ class UnknownProducer(FatalError):
     code = 54
 
 
+class InvalidHistory(FatalError):
+    """A recorded history breaks the rules of its format. The message names the line or the operation; correct what recorded it."""
+
+    code = 55
+
+
 def _subclasses(cls: type[ZmqmqError]) -> list[type[ZmqmqError]]:
     return [cls, *(found for child in cls.__subclasses__() for found in _subclasses(child))]
 
