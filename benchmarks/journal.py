@@ -14,6 +14,7 @@ import tempfile
 import time
 
 from zmqmq import batch
+from zmqmq.clock import SystemClock
 from zmqmq.effects import Append
 from zmqmq.model import PartitionId
 from zmqmq.store.disk import RealDisk
@@ -24,14 +25,6 @@ from zmqmq.topic_config import TopicConfig
 PARTITIONS = (1, 16, 256, 1000)
 BYTES = 4096
 ROUNDS = {1: 200, 16: 100, 256: 30, 1000: 15}
-
-
-class WallClock:
-    def wall_ms(self) -> int:
-        return time.time_ns() // 1_000_000
-
-    def monotonic_ms(self) -> int:
-        return time.monotonic_ns() // 1_000_000
 
 
 def stamped(partition: PartitionId, offset: int) -> batch.StampedBatch:
@@ -72,7 +65,7 @@ def journal(directory: str, count: int) -> tuple[float, float, float]:
     """The store: every segment written, one journal entry, one sync. Also the median of the checkpoints, which
     run between the rounds here and in a thread of their own in a broker."""
     options = StoreOptions(open_files_max=4 * count + 8)
-    store = Store.open(RealDisk(), directory, clock=WallClock(), random=random.Random(1), options=options)
+    store = Store.open(RealDisk(), directory, clock=SystemClock(), random=random.Random(1), options=options)
     partitions = [PartitionId(b"benchmark-topic!", number) for number in range(count)]
     for partition in partitions:
         store.create(partition, TopicConfig())

@@ -27,6 +27,7 @@ from values import json_values
 import zmqmq
 from zmqmq.broker.config import BrokerConfig
 from zmqmq.broker.server import Broker
+from zmqmq.clock import SystemClock
 from zmqmq.ports import File
 from zmqmq.store.disk import RealDisk
 from zmqmq.store.store import Store
@@ -169,17 +170,9 @@ def recovery() -> None:
         print(f"recovery after kill -9 with 10,000 partitions, all of them in the journal: {_recovery_ms(folder)} ms")
 
 
-class _Clock:
-    def wall_ms(self) -> int:
-        return time.time_ns() // 1_000_000
-
-    def monotonic_ms(self) -> int:
-        return time.monotonic_ns() // 1_000_000
-
-
 def _recovery_ms(folder: str) -> int:
     started = time.perf_counter()
-    store = Store.open(RealDisk(), folder, clock=_Clock(), random=random.SystemRandom(), node_id=0)
+    store = Store.open(RealDisk(), folder, clock=SystemClock(), random=random.SystemRandom(), node_id=0)
     elapsed = time.perf_counter() - started
     store.close()
     return round(elapsed * 1e3)

@@ -21,8 +21,14 @@ class Clock(Protocol):
     def wall_ms(self) -> int:
         """Milliseconds since 1970 UTC. May jump either way."""
 
+    def wall_ns(self) -> int:
+        """The same in nanoseconds."""
+
     def monotonic_ms(self) -> int:
         """Milliseconds since some start. Never goes back."""
+
+    def monotonic_us(self) -> int:
+        """The same in microseconds."""
 
 
 class Random(Protocol):
@@ -99,7 +105,27 @@ class Disk(Protocol):
 
 
 class Transport(Protocol):
-    """How a broker's shell answers. Never blocks."""
+    """A broker's side of its connections. Only ``wait`` blocks."""
+
+    dropped_count: int
+    """Replies that found their peer gone, or its queue full."""
+
+    def receive(self, count_max: int, bytes_max: int) -> list[tuple[bytes, list[Buffer]]]:
+        """Up to so many messages that wait, and none after so many bytes: the peer's name and the frames."""
+
+    def wait(self, timeout_ms: int) -> None:
+        """Until there may be a message, a worker ended, somebody wants attention, or the time is over."""
 
     def send(self, target: bytes, frames: Sequence[Buffer]) -> bool:
-        """Hand frames over to the peer named by ``target``. False when it is gone or its queue is full."""
+        """Hand frames over to the peer named by ``target``. False when it is gone or its queue is full. Frames must not change
+        afterwards."""
+
+    @property
+    def has_queued(self) -> bool:
+        """Something waits for its peer to take it: ``flush`` soon."""
+
+    def flush(self) -> None:
+        """Try the peers again that did not take their replies."""
+
+    def take_gone(self) -> list[bytes]:
+        """Peers that will read no answer any more, and of whom no message waits."""

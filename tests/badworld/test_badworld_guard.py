@@ -12,13 +12,14 @@ from bad_world import frame, peer, wait_for
 from zmqmq.transport import guard
 from zmqmq.transport.router import RouterTransport
 from zmqmq.transport.sockets import new_context, new_dealer
+from zmqmq.transport.wakeup import Wakeup
 
 
 class Router:
     """A router that is polled while a test waits."""
 
     def __init__(self, connections_max: int) -> None:
-        self.transport = RouterTransport(connections_max=connections_max)
+        self.transport = RouterTransport(Wakeup(), connections_max=connections_max)
         self.port = int(self.transport.bind("tcp://127.0.0.1:0").rpartition(":")[2])
         self.messages: list[list[int]] = []
 
@@ -89,7 +90,7 @@ def test_a_message_without_end_is_cut(router: Router, monkeypatch: pytest.Monkey
 
 
 def test_peers_in_this_process_have_no_descriptor_and_are_served() -> None:
-    transport = RouterTransport(connections_max=1)
+    transport = RouterTransport(Wakeup(), connections_max=1)
     transport.bind("inproc://guarded")
     dealers = [new_dealer(transport._context) for _ in range(3)]
     for dealer in dealers:

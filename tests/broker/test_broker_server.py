@@ -36,6 +36,7 @@ from zmqmq.store.disk import RealDisk, RealFile
 from zmqmq.transport.registry import lease
 from zmqmq.transport.router import PEER_QUEUE_BYTES_MAX, PEER_WINDOW_BYTES, RouterTransport
 from zmqmq.transport.sockets import new_dealer
+from zmqmq.transport.wakeup import Wakeup
 from zmqmq.wire import framing
 from zmqmq.wire.replies import HelloReply
 from zmqmq.wire.requests import (
@@ -264,7 +265,7 @@ def test_a_broker_whose_directory_has_a_new_owner_stops_and_leaves_it_alone(tmp_
 
 
 def test_a_turn_takes_a_bounded_number_of_bytes() -> None:
-    transport = RouterTransport()
+    transport = RouterTransport(Wakeup())
     transport.bind("inproc://turn")
     held = lease("inproc://turn")
     dealer = new_dealer(held.context)

@@ -21,6 +21,7 @@ from zmqmq.client.intake import Inbox, Intake, Step
 from zmqmq.client.outbox import Outbox
 from zmqmq.client.routing import TopicRoute, route_of
 from zmqmq.client.sender import Sender
+from zmqmq.clock import SystemClock
 from zmqmq.errors import BrokerUnavailable, ClosedError, InvalidRecord
 from zmqmq.model import SLOT_COUNT, Offset, PartitionId
 from zmqmq.wire.replies import PartitionInfo, TopicInfo
@@ -32,6 +33,7 @@ class StillIo:
     """An engine that never turns by itself."""
 
     is_alive = True
+    clock = SystemClock()
 
     def __init__(self) -> None:
         self.core = ClientCore(["tcp://127.0.0.1:1"], client_id="", random=random.Random(1))

@@ -15,7 +15,7 @@ from fixtures.make import config, contents
 
 import zmqmq
 from zmqmq import Offset
-from zmqmq.broker.clock import SystemClock
+from zmqmq.clock import SystemClock
 from zmqmq.store.disk import RealDisk
 from zmqmq.store.verify import rebuild_indexes, verify_directory
 from zmqmq.wire.requests import GetMetadata, Produce, ProduceEntry
@@ -30,8 +30,7 @@ def later(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """Directories grow old."""
     today = SystemClock.wall_ms
     monkeypatch.setattr(SystemClock, "wall_ms", lambda self: today(self) + request.param)
-    now = SystemClock.now
-    monkeypatch.setattr(SystemClock, "now", lambda self: now(self)._replace(wall_ms=now(self).wall_ms + request.param))
+    monkeypatch.setattr(SystemClock, "wall_ns", lambda self: self.wall_ms() * 1_000_000)
 
 
 @pytest.fixture(params=VERSIONS)

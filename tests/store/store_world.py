@@ -9,7 +9,7 @@ from zmqmq.effects import Append
 from zmqmq.errors import ZmqmqError
 from zmqmq.model import PartitionId
 from zmqmq.store.store import Store, StoreOptions
-from zmqmq.testing.sim_disk import PowerCut, SimDisk
+from zmqmq.testing.sim.disk import PowerCut, SimDisk
 from zmqmq.topic_config import TopicConfig
 
 ROOT = "data"
@@ -24,8 +24,14 @@ class ManualClock:
     def wall_ms(self) -> int:
         return self.now
 
+    def wall_ns(self) -> int:
+        return self.now * 1_000_000
+
     def monotonic_ms(self) -> int:
         return self.now
+
+    def monotonic_us(self) -> int:
+        return self.now * 1000
 
 
 def partition(number: int, topic: bytes = b"t" * 16) -> PartitionId:

@@ -7,13 +7,12 @@ not wait for the disk; the sync runs in its thread and ends by a wake-up, while 
 from __future__ import annotations
 
 import logging
-import os
-import random
-import resource
-import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from zmqmq.broker.clock import SystemClock
+from msgspec import Struct
+
+from zmqmq.broker.dispatch import Now
 from zmqmq.broker.node import Node, NodeIdentity
 from zmqmq.broker.stats import Gauges
 from zmqmq.broker.storage import Storage
@@ -24,18 +23,16 @@ from zmqmq.effects import Append, Effect, Send, Sync
 from zmqmq.errors import InvalidConfig, LogOffline, MessageTooLarge
 from zmqmq.metadata.local import METADATA_CONFIG, LocalLog
 from zmqmq.model import BATCH_BYTES_MAX, FRAME_BYTES_MAX, METADATA_PARTITION
-from zmqmq.store.store import Store, SyncJob
+from zmqmq.ports import Clock, Disk, Random, Transport
+from zmqmq.store.store import CheckpointJob, Store, SyncJob
 from zmqmq.wire import framing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from zmqmq.broker.config import BrokerConfig
-    from zmqmq.broker.dispatch import Now
     from zmqmq.facts import StartMoved
-    from zmqmq.ports import Buffer, Disk
-    from zmqmq.transport.router import RouterTransport
-    from zmqmq.transport.wakeup import Wakeup
+    from zmqmq.ports import Buffer
     from zmqmq.wire.replies import Reply
 
 log: Final = logging.getLogger("zmqmq.broker")
@@ -49,9 +46,28 @@ START_TIMEOUT_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 10.0
 
 
-def open_store(config: BrokerConfig, disk: Disk) -> Store:
+class Usage(Struct, frozen=True):
+    """What the process took from the machine."""
+
+    cpu_ms: int
+    rss_bytes: int
+
+
+class Surroundings(Struct, frozen=True):
+    """All that a broker needs from the world. ``server`` has the real one, the simulator its own."""
+
+    clock: Clock
+    random: Random
+    disk: Disk
+    transport: Transport
+    sync_worker: Worker[SyncJob]
+    checkpoint_worker: Worker[CheckpointJob]
+    usage: Callable[[], Usage]
+
+
+def open_store(config: BrokerConfig, *, disk: Disk, clock: Clock, random: Random) -> Store:
     """Recover the data directory, or make it. Raises what ``Store.open`` raises, and InvalidConfig."""
-    store = Store.open(disk, config.data, clock=SystemClock(), random=random.SystemRandom(), options=config.store, node_id=config.node_id)
+    store = Store.open(disk, config.data, clock=clock, random=random, options=config.store, node_id=config.node_id)
     if store.identity.node_id != config.node_id:
         store.abandon()
         raise InvalidConfig(
@@ -62,17 +78,15 @@ def open_store(config: BrokerConfig, disk: Disk) -> Store:
 
 
 class Loop:
-    """Owns the store and its threads; belongs to the broker's thread. Other threads may read ``turned_s`` and ``offline``."""
+    """Owns the store and its workers; belongs to the broker's thread. Other threads may read ``turned_us`` and ``offline``."""
 
-    def __init__(
-        self, config: BrokerConfig, disk: Disk, store: Store, *, transport: RouterTransport, wakeup: Wakeup, endpoint: str
-    ) -> None:
+    def __init__(self, config: BrokerConfig, store: Store, surroundings: Surroundings, *, endpoint: str) -> None:
         self.store = store
-        self.turned_s = time.monotonic()
         self._config = config
-        self._clock = SystemClock()
-        self._transport = transport
-        self._wakeup = wakeup
+        self._clock = surroundings.clock
+        self._transport = surroundings.transport
+        self._usage = surroundings.usage
+        self.turned_us = self._clock.monotonic_us()
         self._wants_sync = False
         self._unsynced_us: int | None = None
         self._told_offline = False
@@ -81,10 +95,10 @@ class Loop:
         store.create(METADATA_PARTITION, METADATA_CONFIG)
         metadata = LocalLog(config.node_id, store.state(METADATA_PARTITION), self._read_metadata)
         identity = NodeIdentity(store.identity.cluster_id, config.node_id, store.identity.directory_id, endpoint)
-        self.node = Node(identity, config.limits, logs=store, random=random.SystemRandom(), metadata=metadata, gauges=self._gauges)
-        self._storage = Storage(store, self._send, self.node.on_fetched, self.node.on_start_moved)
-        self._syncs: Worker[SyncJob] = Worker("zmqmq-sync", wakeup)
-        self._upkeep = Upkeep(store, disk, config.data, wakeup, self.node.partitions.watermark)
+        self.node = Node(identity, config.limits, logs=store, random=surroundings.random, metadata=metadata, gauges=self._gauges)
+        self._storage = Storage(store, self._clock, self._send, self.node.on_fetched, self.node.on_start_moved)
+        self._syncs = surroundings.sync_worker
+        self._upkeep = Upkeep(store, surroundings.disk, config.data, surroundings.checkpoint_worker, self.node.partitions.watermark)
 
     @property
     def offline(self) -> str:
@@ -93,30 +107,40 @@ class Loop:
 
     def become_ready(self) -> None:
         """Turn without taking messages until the registration is on disk. Raises what refused it, or LogOffline."""
-        deadline = time.monotonic() + START_TIMEOUT_S
-        self.node.start(self._clock.now())
+        deadline_ms = self._clock.monotonic_ms() + int(START_TIMEOUT_S * 1000)
+        self.begin()
         while not self.node.is_ready:
-            now = self._clock.now()
-            self._after_jobs(now)
-            self._perform(now)
-            if self.node.start_error is not None:
-                raise self.node.start_error
-            if time.monotonic() > deadline:
+            if self._clock.monotonic_ms() > deadline_ms:
                 raise LogOffline(f"the registration did not reach the disk within {START_TIMEOUT_S:.0f} s", hint="look at the disk")
-            if not self.node.is_ready:
-                self._syncs.wait(1.0)
-        self.store.retain_only(list(self.node.partitions.image.topics))
-        self.turned_s = time.monotonic()
+            self._syncs.wait(1.0)
+            self.go_on()
+
+    def begin(self) -> None:
+        """Ask for the registration; the broker serves when ``node.is_ready``. Until then ``go_on``, after it ``turn``."""
+        self.node.start(self._now())
+        self.go_on()
+
+    def go_on(self) -> None:
+        """A turn that takes no messages. Raises what refused the registration."""
+        was_ready = self.node.is_ready
+        now = self._now()
+        self._after_jobs(now)
+        self._perform(now)
+        if self.node.start_error is not None:
+            raise self.node.start_error
+        if self.node.is_ready and not was_ready:
+            self.store.retain_only(list(self.node.partitions.image.topics))
+        self.turned_us = now.us
 
     def turn(self) -> None:
+        """Take what waits, after sleeping until there is something, and answer it."""
         transport = self._transport
         messages = transport.receive(MESSAGES_PER_TURN, MESSAGE_BYTES_PER_TURN)
         if not messages:
-            if transport.wait(self._timeout_ms()):
-                self._wakeup.clear()
+            transport.wait(self._timeout_ms())
             messages = transport.receive(MESSAGES_PER_TURN, MESSAGE_BYTES_PER_TURN)
-        now = self._clock.now()
-        self.turned_s = now.us / 1e6
+        now = self._now()
+        self.turned_us = now.us
         for source, frames in messages:
             self.node.on_message(source, frames, now)
         self._after_jobs(now)
@@ -125,12 +149,19 @@ class Loop:
 
     def drain(self) -> None:
         """Answer what waits for the disk; take nothing new. Bounded."""
-        deadline = time.monotonic() + CLOSE_TIMEOUT_S
-        while (self._wants_sync or self._syncs.is_busy) and time.monotonic() < deadline:
-            self._syncs.wait(deadline - time.monotonic())
-            now = self._clock.now()
-            self._after_jobs(now)
-            self._perform(now)
+        deadline_ms = self._clock.monotonic_ms() + int(CLOSE_TIMEOUT_S * 1000)
+        while not self.is_settled and (left_ms := deadline_ms - self._clock.monotonic_ms()) > 0:
+            self._syncs.wait(left_ms / 1000)
+            self.go_on()
+
+    @property
+    def is_settled(self) -> bool:
+        """Nobody waits for the disk."""
+        return not (self._wants_sync or self._syncs.is_busy)
+
+    def next_turn_ms(self) -> int:
+        """When to ``turn`` at the latest, on the monotonic clock."""
+        return self._clock.monotonic_ms() + self._timeout_ms()
 
     def close(self, *, is_clean: bool) -> None:
         """End the threads and the store. Not cleanly: write nothing more, the next open recovers as after a crash."""
@@ -141,6 +172,9 @@ class Loop:
             self.store.close()
         else:
             self.store.abandon()
+
+    def _now(self) -> Now:
+        return Now(self._clock.wall_ms(), self._clock.monotonic_us())
 
     def _timeout_ms(self) -> int:
         now_ms = self._clock.monotonic_ms()
@@ -182,7 +216,7 @@ class Loop:
         written, errors = self._storage.append(appends)
         if self._unsynced_us is None:
             self._unsynced_us = now.us
-        now = self._clock.now()
+        now = self._now()
         self.node.on_appended(written, now)
         if errors:
             self.node.on_append_failed(errors, now)
@@ -234,23 +268,14 @@ class Loop:
         return self.store.read(METADATA_PARTITION, offset, end, BATCH_BYTES_MAX)
 
     def _gauges(self) -> Gauges:
-        usage = resource.getrusage(resource.RUSAGE_SELF)
+        usage = self._usage()
         return Gauges(
             fetch=self._storage.fetch_latency.summary(),
             sync=self._sync_latency.summary(),
             disk_free_bytes=self._upkeep.free_bytes(),
             journal_bytes=self.store.journal_bytes(),
             checkpoints=self._upkeep.checkpoint_count,
-            cpu_ms=int((usage.ru_utime + usage.ru_stime) * 1000),
-            rss_bytes=_rss_bytes(usage.ru_maxrss),
+            cpu_ms=usage.cpu_ms,
+            rss_bytes=usage.rss_bytes,
             replies_dropped=self._transport.dropped_count,
         )
-
-
-def _rss_bytes(peak_kib: int) -> int:
-    """Resident memory now; its peak where there is no /proc."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return peak_kib * 1024

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import threading
-import time
 import weakref
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from zmqmq.broker.http import HttpServer
-from zmqmq.broker.loop import CLOSE_TIMEOUT_S, START_TIMEOUT_S, Loop, open_store
+from zmqmq.broker.loop import CLOSE_TIMEOUT_S, START_TIMEOUT_S, Loop, Surroundings, open_store
+from zmqmq.broker.usage import process_usage
+from zmqmq.broker.worker_thread import WorkerThread
+from zmqmq.clock import SystemClock
 from zmqmq.errors import ClosedError, InvalidConfig, TimeoutError
 from zmqmq.store.disk import RealDisk
 from zmqmq.transport.guard import CONNECTIONS_MIN, descriptors
@@ -47,8 +50,10 @@ class Broker:
             raise InvalidConfig("the broker does not run without assertions", hint="start python without -O and PYTHONOPTIMIZE")
         self.config = _within_descriptors(config)
         self._disk: Disk = disk if disk is not None else RealDisk()
+        self._clock = SystemClock()
+        self._random = random.SystemRandom()
         self._wakeup = Wakeup()
-        self._transport = RouterTransport(connections_max=_with_room(self.config.limits.connections_max))
+        self._transport = RouterTransport(self._wakeup, connections_max=_with_room(self.config.limits.connections_max))
         self._loop: Loop | None = None
         self._http: HttpServer | None = None
         self._thread: threading.Thread | None = None
@@ -133,7 +138,7 @@ class Broker:
         """Why it does not serve; empty when it does. From any thread."""
         if self._loop is None or self._stopping.is_set() or not self._opened.is_set():
             return "starting or stopping"
-        silent_s = time.monotonic() - self._loop.turned_s
+        silent_s = (self._clock.monotonic_us() - self._loop.turned_us) / 1e6
         return f"the loop has not turned for {silent_s:.0f} s" if silent_s > HANG_S else self._loop.offline
 
     def _main(self) -> None:
@@ -149,10 +154,9 @@ class Broker:
     def _open(self) -> None:
         for address in self.config.listen:
             self._transport.bind(address)
-        self._transport.watch(self._wakeup.fd)
-        store = open_store(self.config, self._disk)
+        store = open_store(self.config, disk=self._disk, clock=self._clock, random=self._random)
         try:
-            self._loop = Loop(self.config, self._disk, store, transport=self._transport, wakeup=self._wakeup, endpoint=self._advertised())
+            self._loop = Loop(self.config, store, self._surroundings(), endpoint=self._advertised())
         except BaseException:
             store.abandon()
             raise
@@ -160,6 +164,17 @@ class Broker:
         if self.config.http:
             self._http = HttpServer(self.config.http, self.unready)
         self._opened.set()
+
+    def _surroundings(self) -> Surroundings:
+        return Surroundings(
+            clock=self._clock,
+            random=self._random,
+            disk=self._disk,
+            transport=self._transport,
+            sync_worker=WorkerThread("zmqmq-sync", self._wakeup),
+            checkpoint_worker=WorkerThread("zmqmq-checkpoint", self._wakeup),
+            usage=process_usage,
+        )
 
     def _advertised(self) -> str:
         outside = [endpoint for endpoint in self.endpoints if not endpoint.startswith(INPROC)]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import struct
-from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final
 
 from zmqmq.batch import HEADER_BYTES, parse_header
@@ -23,7 +22,7 @@ from zmqmq.wire.replies import FetchReply, FetchResult, ListOffsetsReply, Offset
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from zmqmq.ports import Buffer
+    from zmqmq.ports import Buffer, Clock
     from zmqmq.store.store import Store
     from zmqmq.wire.replies import Reply
     from zmqmq.wire.requests import OffsetQuery
@@ -40,11 +39,12 @@ _LENGTH_POSITION: Final = 4
 class Storage:
     """See the module. Belongs to the loop's thread."""
 
-    def __init__(self, store: Store, send: SendReply, on_fetched: OnFetched, on_start_moved: OnStartMoved) -> None:
+    def __init__(self, store: Store, clock: Clock, send: SendReply, on_fetched: OnFetched, on_start_moved: OnStartMoved) -> None:
         self.fetch_latency = SummaryCounter()
         self._moved: list[StartMoved] = []
         self._failed_moves: list[tuple[PartitionId, ZmqmqError]] = []
         self._store = store
+        self._now_us = clock.monotonic_us
         self._send = send
         self._on_fetched = on_fetched
         self._on_start_moved = on_start_moved
@@ -97,7 +97,7 @@ class Storage:
             log.warning("files of topic %s stay until the next start: %s", topic_id.hex(), error)
 
     def _answer_fetch(self, effect: AnswerFetch) -> None:
-        started = perf_counter_ns()
+        started_us = self._now_us()
         results = list(effect.results)
         payload: list[Buffer] = []
         room = effect.bytes_max
@@ -110,7 +110,7 @@ class Storage:
                 payload.append(data)
                 room -= len(data)
         self._send(effect.target, FetchReply(effect.correlation_id, results), payload)
-        self.fetch_latency.add((perf_counter_ns() - started) // 1000)
+        self.fetch_latency.add(self._now_us() - started_us)
 
     def _read(self, wanted: ReadRange, room: int) -> tuple[FetchResult, bytes]:
         known = wanted.result

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from zmqmq.broker.dispatch import Now
     from zmqmq.facts import StartMoved
     from zmqmq.ports import Disk
-    from zmqmq.transport.wakeup import Wakeup
 
 TICK_MS: Final = 1_000
 CHECKPOINT_LOOK_US: Final = 20_000
@@ -43,13 +42,13 @@ class _Watermarks(Mapping[PartitionId, int]):
 class Upkeep:
     """``turn`` it often; it works when something is due."""
 
-    def __init__(self, store: Store, disk: Disk, root: str, wakeup: Wakeup, watermark: Callable[[PartitionId], int]) -> None:
+    def __init__(self, store: Store, disk: Disk, root: str, worker: Worker[CheckpointJob], watermark: Callable[[PartitionId], int]) -> None:
         self.checkpoint_count = 0
         self._store = store
         self._disk = disk
         self._root = root
         self._ends = _Watermarks(watermark)
-        self._worker: Worker[CheckpointJob] = Worker("zmqmq-checkpoint", wakeup)
+        self._worker = worker
         self._tick_ms = 0
         self._looked_us = 0
         self._moved: list[StartMoved] = []

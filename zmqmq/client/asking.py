@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from zmqmq.client.core import ClientCore
 from zmqmq.client.io_thread import IoThread
-from zmqmq.client.steps import Ask, DefaultTimeout, InCore, Step, Steps
+from zmqmq.client.steps import Ask, DefaultTimeout, Elapsed, InCore, Step, Steps
 from zmqmq.errors import ZmqmqError
 
 T = TypeVar("T")
@@ -55,4 +55,6 @@ class Asker:
             return self.in_io(step.function)
         if isinstance(step, DefaultTimeout):
             return self.timeout
+        if isinstance(step, Elapsed):
+            return time.monotonic()
         return time.sleep(step.seconds)

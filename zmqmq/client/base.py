@@ -16,7 +16,9 @@ from zmqmq.client.core import ClientCore
 from zmqmq.client.forking import tell_of_forks
 from zmqmq.client.intake import Intake
 from zmqmq.client.outbox import Outbox
+from zmqmq.clock import SystemClock
 from zmqmq.errors import ClosedError, UnknownTopic, ZmqmqError
+from zmqmq.ports import Clock, Random
 
 PRODUCERS_MAX: Final = 256
 """Producers that ``produce`` keeps ready, one per topic, acks and timeout; the oldest ends beyond it."""
@@ -51,13 +53,17 @@ class BaseClient:
         self.addresses = addresses_of(brokers)
         self.client_id = client_id
         self.timeout = seconds_of("timeout", timeout, low=0.001)
-        self._random = random.Random()
+        self._clock, self._random = self._time_and_chance()
         self._core = ClientCore(self.addresses, client_id=client_id, random=self._random)
         self._outboxes: weakref.WeakSet[Outbox] = weakref.WeakSet()
         self._intakes: weakref.WeakSet[Intake[Any]] = weakref.WeakSet()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({','.join(self.addresses)} {'closed' if self.closed else 'open'})"
+
+    def _time_and_chance(self) -> tuple[Clock, Random]:
+        """The simulator has its own."""
+        return SystemClock(), random.Random()
 
     def locks(self) -> Iterable[threading.Lock]:
         """For ``forking``."""

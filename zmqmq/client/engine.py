@@ -6,7 +6,6 @@ now. It belongs to one thread, the I/O thread of a sync client or the loop of an
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
@@ -14,20 +13,17 @@ from typing import Final, Protocol
 from zmqmq.client.core import ClientCore
 from zmqmq.client.session import Connect, Disconnect, Transmit
 from zmqmq.errors import ClosedError, ZmqmqError
-from zmqmq.ports import Buffer
+from zmqmq.ports import Buffer, Clock
 from zmqmq.transport.dealer import Connected, Drained, Fact, Lost, Received
 
 SLEEP_MS_MAX: Final = 60_000
-
-
-def monotonic_ms() -> int:
-    return time.monotonic_ns() // 1_000_000
 
 
 class Io(Protocol):
     """What producers and readers know of whoever drives the engine."""
 
     core: ClientCore
+    clock: Clock
 
     @property
     def is_alive(self) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
-import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -20,7 +19,6 @@ from crc32c import crc32c
 
 from zmqmq.batch import Record
 from zmqmq.client.accumulator import RECORD_OVERHEAD_BYTES, Batch
-from zmqmq.client.engine import monotonic_ms
 from zmqmq.client.handles import Handles
 from zmqmq.client.outbox import Outbox
 from zmqmq.client.serde import Serde, encode_plain_key, encode_raw
@@ -77,7 +75,7 @@ class Gatherer:
         open_batch = outbox.accumulator.open.get
         is_raw = encode is encode_raw
         is_plain_key = encode_key is encode_plain_key
-        time_ns, overhead, poke = time.time_ns, RECORD_OVERHEAD_BYTES, outbox.io.poke
+        wall_ns, overhead, poke = outbox.io.clock.wall_ns, RECORD_OVERHEAD_BYTES, outbox.io.poke
         size_max = message_bytes_max + overhead
 
         def put(
@@ -102,7 +100,7 @@ class Gatherer:
                 headers, size = _checked_headers(headers, size)
             if size > size_max:
                 raise _too_large(outbox.route.name, size - overhead, message_bytes_max)
-            now_ms = time_ns() // 1_000_000 if timestamp is None else _milliseconds(timestamp)
+            now_ms = wall_ns() // 1_000_000 if timestamp is None else _milliseconds(timestamp)
             has_asked = False
             while True:
                 target = outbox.sticky if partition is None else partition
@@ -178,7 +176,8 @@ class Gatherer:
         outbox = self.outbox
         accumulator = outbox.accumulator
         ends = list(accumulate(_sizes(values) if keys is None else map(add, _sizes(values), _sizes(keys))))
-        now_ms = time.time_ns() // 1_000_000
+        clock = outbox.io.clock
+        now_ms = clock.wall_ms()
         at, done = 0, 0
         while at < len(values):
             target = outbox.sticky if partition is None else partition
@@ -191,7 +190,7 @@ class Gatherer:
                 is_full = fits == at and open_batch is not None
                 fits = max(fits, at + 1)
                 size = size_up_to(fits - 1)
-                batch = None if is_full else accumulator.room(target, size, now_ms, monotonic_ms())
+                batch = None if is_full else accumulator.room(target, size, now_ms, clock.monotonic_ms())
                 if batch is not None:
                     first = len(batch.records)
                     batch.records += map(

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from zmqmq.client.core import ClientCore
-from zmqmq.client.engine import Engine, Pump, monotonic_ms
+from zmqmq.client.engine import Engine, Pump
 from zmqmq.errors import ClosedError, ZmqmqError
+from zmqmq.ports import Clock
 from zmqmq.transport.dealer import DealerTransport
 from zmqmq.transport.wakeup import Wakeup
 
@@ -28,8 +29,10 @@ logger = logging.getLogger("zmqmq")
 class IoThread:
     """Started by the constructor; ends by ``close``, or with the engine's ``failure`` set when it broke."""
 
-    def __init__(self, core: ClientCore, name: str) -> None:
+    def __init__(self, core: ClientCore, clock: Clock, name: str) -> None:
         self.core = core
+        self.clock = clock
+        self._now_ms = clock.monotonic_ms
         self._wakeup = Wakeup()
         self._transport = DealerTransport(self._wakeup.fd)
         self._engine = Engine(core, self._transport)
@@ -98,7 +101,7 @@ class IoThread:
     def _main(self) -> None:
         try:
             while not self._closing:
-                now_ms = monotonic_ms()
+                now_ms = self._now_ms()
                 self._dirty = False
                 self._engine.turn(now_ms)
                 self._sleep(now_ms)
@@ -108,15 +111,15 @@ class IoThread:
             raise
         finally:
             self._closing = True
-            self._engine.end(monotonic_ms())
+            self._engine.end(self._now_ms())
             self._wakeup.close()
 
     def _sleep(self, now_ms: int) -> None:
         until_ms = self._engine.next_ms(now_ms)
         self._sleeps_until_ms = until_ms
-        timeout_ms = 0 if self._dirty else max(0, until_ms - monotonic_ms())
+        timeout_ms = 0 if self._dirty else max(0, until_ms - self._now_ms())
         facts = self._transport.poll(timeout_ms)
         self._sleeps_until_ms = _AWAKE
         if self._transport.was_woken:
             self._wakeup.clear()
-        self._engine.learn(facts, monotonic_ms())
+        self._engine.learn(facts, self._now_ms())

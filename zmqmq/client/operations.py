@@ -5,7 +5,6 @@ Every operation is one question, or one to each broker concerned, and ends withi
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -14,7 +13,7 @@ from msgspec import Struct
 from zmqmq.client.arguments import Place, Seconds, check_partitions, maybe_seconds_of, offset_of
 from zmqmq.client.core import ANY_BROKER
 from zmqmq.client.routing import NO_LEADER
-from zmqmq.client.steps import Steps, ask, default_timeout, find_topic, in_core, metadata, pause
+from zmqmq.client.steps import Steps, ask, default_timeout, find_topic, in_core, metadata, monotonic, pause
 from zmqmq.errors import BrokerUnavailable, InvalidConfig, NotLeader, TopicExists, ZmqmqError
 from zmqmq.model import Offset, check_topic_name
 from zmqmq.topic_config import TopicConfig, describe_config, stored_config
@@ -214,11 +213,11 @@ def _at_leaders(
     timeout: Seconds | None,
 ) -> Steps[list[R]]:
     """Ask the leader of each partition; again, with fresh metadata, while a leader moves and the time lasts."""
-    deadline = time.monotonic() + (maybe_seconds_of("timeout", timeout) or (yield from default_timeout()))
+    deadline = (yield from monotonic()) + (maybe_seconds_of("timeout", timeout) or (yield from default_timeout()))
     found: list[R] = []
     todo: list[int] | None = None if partitions is None else list(partitions)
     while True:
-        left = max(0.001, deadline - time.monotonic())
+        left = max(0.001, deadline - (yield from monotonic()))
         info, _ = yield from find_topic(topic, left)
         leaders = {partition.partition: partition.leader for partition in info.partitions}
         check_partitions(todo or (), sorted(leaders), topic)
@@ -238,7 +237,7 @@ def _at_leaders(
         if not again:
             return found
         todo = sorted(again)
-        if time.monotonic() + LEADER_RETRY_S >= deadline:
+        if (yield from monotonic()) + LEADER_RETRY_S >= deadline:
             raise again[todo[0]]
         yield from pause(LEADER_RETRY_S)
 
@@ -269,9 +268,9 @@ def ping(*, timeout: Seconds | None = None) -> Steps[list[Pong]]:
     pongs = []
     for broker in (yield from cluster(timeout=timeout)).brokers:
         yield from _ask(PingReply, Ping, "Ping", timeout, node=broker.node_id)  # connects, if it has to
-        started = time.perf_counter()
+        started = yield from monotonic()
         yield from _ask(PingReply, Ping, "Ping", timeout, node=broker.node_id)
-        elapsed = time.perf_counter() - started
+        elapsed = (yield from monotonic()) - started
         nodes = yield from in_core(lambda core: core.ready_nodes())
         pongs.append(Pong(broker.node_id, nodes.get(broker.node_id, broker.endpoint), elapsed))
     return pongs

@@ -13,7 +13,7 @@ from typing import Final
 from zmqmq import batch as format_
 from zmqmq.batch import Record
 from zmqmq.client.accumulator import Accumulator, Batch
-from zmqmq.client.engine import Io, monotonic_ms
+from zmqmq.client.engine import Io
 from zmqmq.client.handles import Failure
 from zmqmq.client.routing import Sticky, TopicRoute
 from zmqmq.client.sender import Sender
@@ -72,7 +72,7 @@ class Outbox:
                 hint = f"it has 0 to {len(self.route.leaders) - 1}"
                 raise InvalidConfig(f"topic {self.route.name} has no partition {partition}", hint=hint)
             closed = self._close(partition) if self.accumulator.is_full(partition, size) else None
-            batch = None if closed is not None else self.accumulator.room(partition, size, timestamp_ms, monotonic_ms())
+            batch = None if closed is not None else self.accumulator.room(partition, size, timestamp_ms, self.io.clock.monotonic_ms())
         if closed is not None:
             self.pack_and_poke(closed)
         return closed is not None or batch is not None

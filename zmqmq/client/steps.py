@@ -54,11 +54,15 @@ class InCore(Struct, frozen=True):
     function: Callable[[ClientCore], Any]
 
 
+class Elapsed(Struct, frozen=True):
+    """Seconds of the monotonic clock."""
+
+
 class DefaultTimeout(Struct, frozen=True):
     """The client's own, in seconds."""
 
 
-Step: TypeAlias = Ask | Pause | InCore | DefaultTimeout
+Step: TypeAlias = Ask | Pause | InCore | Elapsed | DefaultTimeout
 Steps: TypeAlias = Generator[Step, Any, T]
 
 
@@ -79,6 +83,12 @@ def ask(kind: type[T], build: Build, what: str, *, timeout: float | None = None,
 
 def in_core(function: Callable[[ClientCore], T]) -> Steps[T]:
     found: T = yield InCore(function)
+    return found
+
+
+def monotonic() -> Steps[float]:
+    """Seconds since some start."""
+    found: float = yield Elapsed()
     return found
 
 

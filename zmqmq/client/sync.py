@@ -55,7 +55,7 @@ class Client(BaseClient):
         """``brokers``: addresses to begin with (a list, or one string with commas); $ZMQMQ_BROKERS or tcp://127.0.0.1:5570
         without. Connects when it is first used. ``timeout``: how long calls wait unless they say otherwise."""
         super().__init__(brokers, client_id, timeout)
-        self._io = IoThread(self._core, name or f"zmqmq-client-{client_id or hex(id(self))}")
+        self._io = IoThread(self._core, self._clock, name or f"zmqmq-client-{client_id or hex(id(self))}")
         self._asker = Asker(self._io, self.timeout)
         self._lock = threading.Lock()
         self._producers: weakref.WeakSet[Producer[Any]] = weakref.WeakSet()

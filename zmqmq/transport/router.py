@@ -24,6 +24,8 @@ from zmqmq.transport.sockets import GONE, NOBLOCK, POLLIN, SEND_MORE, Context, h
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from zmqmq.transport.wakeup import Wakeup
+
 PEER_WINDOW_BYTES: Final = 16 << 20
 """Large frames handed to ZeroMQ that have not left yet; one more message is always taken when there are none."""
 PEER_QUEUE_BYTES_MAX: Final = 32 << 20
@@ -63,7 +65,8 @@ class _Peer:
 class RouterTransport:
     """Implements ``ports.Transport``. ``endpoints`` are the addresses it listens on, with real port numbers."""
 
-    def __init__(self, *, connections_max: int = sys.maxsize) -> None:
+    def __init__(self, wakeup: Wakeup, *, connections_max: int = sys.maxsize) -> None:
+        """``wakeup`` ends ``wait``."""
         self.endpoints: list[str] = []
         self.dropped_count = 0
         self._context: Context = new_context()
@@ -72,6 +75,8 @@ class RouterTransport:
         self._guard = Guard(self._context, self._socket, connections_max)
         self._poller = zmq.Poller()
         self._poller.register(self._socket, POLLIN)
+        self._wakeup = wakeup
+        self._poller.register(wakeup.fd, POLLIN)
         self._peers: dict[bytes, _Peer] = {}
         """Only those that have something unread."""
         self._unread_bytes = 0
@@ -96,17 +101,12 @@ class RouterTransport:
         self.endpoints.append(endpoint)
         return endpoint
 
-    def watch(self, fd: int) -> None:
-        """``wait`` returns early when ``fd`` is readable."""
-        self._poller.register(fd, POLLIN)
-
-    def wait(self, timeout_ms: int) -> bool:
-        """Sleep until there is a message, a watched descriptor is readable (then True), or the time is over."""
+    def wait(self, timeout_ms: int) -> None:
         ready = self._poller.poll(min(timeout_ms, RETRY_MS) if self.has_queued else timeout_ms)
-        return any(socket is not self._socket for socket, _ in ready)
+        if any(socket is not self._socket for socket, _ in ready):
+            self._wakeup.clear()
 
     def receive(self, count_max: int, bytes_max: int) -> list[tuple[bytes, list[Buffer]]]:
-        """Up to so many messages that wait, and none after so many bytes: routing id and frames."""
         messages: list[tuple[bytes, list[Buffer]]] = []
         self._guard.before_receiving()
         taken_bytes = 0
@@ -135,7 +135,6 @@ class RouterTransport:
         return source, frames, total
 
     def send(self, target: bytes, frames: Sequence[Buffer]) -> bool:
-        """False when the peer is gone or its queue is full. Frames must not change afterwards."""
         peer = self._peers.get(target)
         if peer is not None and (peer.queue or not self._has_room(peer)):
             return self._queue(target, frames)
@@ -149,18 +148,15 @@ class RouterTransport:
         return True
 
     def flush(self) -> None:
-        """Try the peers again that did not take their replies."""
         for target, peer in list(self._peers.items()):
             self._flush_one(target, peer)
 
     def take_gone(self) -> list[bytes]:
-        """Peers that will read no answer any more, and of whom no message waits."""
         gone, self._gone = self._gone, []
         return [*gone, *self._guard.take_gone()]
 
     @property
     def has_queued(self) -> bool:
-        """Something waits: ``flush`` soon."""
         return bool(self._peers)
 
     @property

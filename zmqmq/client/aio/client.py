@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import time
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar, Unpack, overload
 
 from zmqmq.client.aio.admin import AsyncAdmin
-from zmqmq.client.aio.driver import LoopDriver
+from zmqmq.client.aio.driver import LoopConnections, LoopDriver
 from zmqmq.client.aio.producer import AsyncProducer
 from zmqmq.client.aio.reader import AsyncReader
 from zmqmq.client.arguments import Seconds, acks_of, seconds_of
@@ -32,6 +31,7 @@ from zmqmq.client.opening import (
 from zmqmq.client.serde import Serde
 from zmqmq.errors import ClosedError, UnknownTopic, ZmqmqError
 from zmqmq.model import Acks, Delivery
+from zmqmq.transport.loop_dealer import LoopDealers
 
 V = TypeVar("V")
 
@@ -46,7 +46,7 @@ class AsyncClient(BaseClient):
         """``brokers``: addresses to begin with (a list, or one string with commas); $ZMQMQ_BROKERS or tcp://127.0.0.1:5570
         without. Connects when it is first used. ``timeout``: how long calls wait unless they say otherwise."""
         super().__init__(brokers, client_id, timeout)
-        self._driver = LoopDriver(self._core, self.timeout)
+        self._driver = LoopDriver(self._core, self.timeout, self._clock, self._connections)
         self._producers: weakref.WeakSet[AsyncProducer[Any]] = weakref.WeakSet()
         self._readers: weakref.WeakSet[AsyncReader[Any]] = weakref.WeakSet()
         self._ready_producers: dict[tuple[str, int, float], AsyncProducer[bytes]] = {}
@@ -136,6 +136,10 @@ class AsyncClient(BaseClient):
         self._readers.add(reader)
         return reader
 
+    def _connections(self, on_ready: Callable[[], None]) -> LoopConnections:
+        """The simulator has its own."""
+        return LoopDealers(on_ready)
+
     def stats(self) -> ClientStats:
         """What this client did and holds."""
         self._check_open()
@@ -147,7 +151,7 @@ class AsyncClient(BaseClient):
         if self.closed is not None:
             return
         seconds = self.timeout if timeout is None else seconds_of("timeout", timeout)
-        deadline = time.monotonic() + seconds
+        deadline = self._driver.now_s() + seconds
         if self._driver.is_bound and self._driver.is_alive:
             self._driver.check()
         self.closed = ClosedError("the client is closed", hint="make a new one")
@@ -155,7 +159,7 @@ class AsyncClient(BaseClient):
         try:
             for producer in list(self._producers):
                 try:
-                    await producer.close(max(0.0, deadline - time.monotonic()))
+                    await producer.close(max(0.0, deadline - self._driver.now_s()))
                 except ZmqmqError as error:
                     failure = failure or error
         finally:

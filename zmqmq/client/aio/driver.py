@@ -13,14 +13,15 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from zmqmq.client.aio.waiting import call_from_anywhere
 from zmqmq.client.core import ClientCore
-from zmqmq.client.engine import Engine, Pump, monotonic_ms
-from zmqmq.client.steps import Ask, DefaultTimeout, InCore, Step, Steps
+from zmqmq.client.engine import Connections, Engine, Pump
+from zmqmq.client.steps import Ask, DefaultTimeout, Elapsed, InCore, Step, Steps
 from zmqmq.errors import ClosedError, ZmqmqError
-from zmqmq.transport.loop_dealer import LoopDealers
+from zmqmq.ports import Clock
+from zmqmq.transport.dealer import Fact
 
 T = TypeVar("T")
 
@@ -30,13 +31,29 @@ BREATHE_MS: Final = 2
 logger = logging.getLogger("zmqmq")
 
 
+class LoopConnections(Connections, Protocol):
+    """What turns an event of a socket into a turn; ``transport.loop_dealer.LoopDealers`` fits."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def take_facts(self) -> list[Fact]: ...
+
+    def has_more(self) -> bool: ...
+
+    def next_ms(self, now_ms: int) -> int | None: ...
+
+
 class LoopDriver:
     """Belongs to one loop, but for ``drop`` and ``abandon``. ``timeout``: for questions that do not say otherwise."""
 
-    def __init__(self, core: ClientCore, timeout: float) -> None:
+    def __init__(
+        self, core: ClientCore, timeout: float, clock: Clock, connections: Callable[[Callable[[], None]], LoopConnections]
+    ) -> None:
         self.core = core
         self.timeout = timeout
-        self._dealers = LoopDealers(self._turn)
+        self.clock = clock
+        self._now_ms = clock.monotonic_ms
+        self._dealers = connections(self._turn)
         self._engine = Engine(core, self._dealers)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.thread_id = 0
@@ -62,6 +79,10 @@ class LoopDriver:
     @property
     def is_alive(self) -> bool:
         return not self._is_ended
+
+    def now_s(self) -> float:
+        """Seconds since some start, for deadlines."""
+        return self.clock.monotonic_us() / 1e6
 
     def check(self) -> asyncio.AbstractEventLoop:
         """The loop it is bound to, by now. Raises ClosedError when it has ended, or belongs to another loop."""
@@ -89,7 +110,7 @@ class LoopDriver:
         """There is something to do, or will be at ``at_ms``."""
         if self._is_ended or self._loop is None:
             return
-        now_ms = monotonic_ms()
+        now_ms = self._now_ms()
         if at_ms <= now_ms:
             if not self._is_turn_due:
                 self._is_turn_due = True
@@ -123,11 +144,11 @@ class LoopDriver:
     @property
     def is_breathless(self) -> bool:
         """Time to let others run: ``await breathe()``."""
-        return monotonic_ms() - self._breathed_ms >= BREATHE_MS
+        return self._now_ms() - self._breathed_ms >= BREATHE_MS
 
     async def breathe(self) -> None:
         await asyncio.sleep(0)
-        self._breathed_ms = monotonic_ms()
+        self._breathed_ms = self._now_ms()
 
     def end(self) -> None:
         """Answer everything, close every connection. Waits for nothing."""
@@ -137,7 +158,7 @@ class LoopDriver:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._engine.end(monotonic_ms())
+        self._engine.end(self._now_ms())
 
     def drop(self) -> None:
         """``end``, from wherever the garbage collector runs."""
@@ -160,7 +181,7 @@ class LoopDriver:
         if self._is_ended:
             return
         try:
-            now_ms = self._breathed_ms = monotonic_ms()
+            now_ms = self._breathed_ms = self._now_ms()
             self._engine.learn(self._dealers.take_facts(), now_ms)
             self._engine.turn(now_ms)
             self.poke(0 if self._dealers.has_more() else self._next_ms(now_ms))
@@ -179,6 +200,8 @@ class LoopDriver:
         loop = self.check()
         if isinstance(step, DefaultTimeout):
             return self.timeout
+        if isinstance(step, Elapsed):
+            return self.now_s()
         if isinstance(step, InCore):
             value = step.function(self.core)
             self.poke()
@@ -194,7 +217,7 @@ class LoopDriver:
             if not future.done() and not loop.is_closed():
                 future.set_result(reply)
 
-        step.begin(self.core, self.timeout if step.timeout is None else step.timeout, monotonic_ms(), answer)
+        step.begin(self.core, self.timeout if step.timeout is None else step.timeout, self._now_ms(), answer)
         self.poke()
         reply = await future
         if isinstance(reply, ZmqmqError):

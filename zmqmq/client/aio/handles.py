@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -57,9 +56,9 @@ class AsyncBatchHandle(Handles[AsyncHandle]):
 
     async def wait(self, timeout: float | None = None) -> None:
         """Until every record is decided; cheaper than the receipts. Raises the first error."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         for batch, _, _ in self.parts:
-            await wait_for_batch(batch, None if deadline is None else deadline - time.monotonic())
+            await wait_for_batch(batch, None if deadline is None else deadline - asyncio.get_running_loop().time())
             if isinstance(batch.outcome, ZmqmqError):
                 raise batch.outcome
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from threading import get_ident
@@ -94,7 +93,7 @@ class AsyncProducer(Generic[V]):
         try:
             return self._put(value, key=key, headers=headers, partition=partition, timestamp=timestamp)
         except _NotNow:
-            deadline = time.monotonic() + self._settings.max_block
+            deadline = self._driver.now_s() + self._settings.max_block
         while True:
             await self._make_way(deadline)
             try:
@@ -111,7 +110,7 @@ class AsyncProducer(Generic[V]):
         deadline: float | None = None
         for pause in gatherer.many(encoded, encoded_keys, handle):
             if pause is Pause.FULL:
-                deadline = deadline or time.monotonic() + self._settings.max_block
+                deadline = deadline or self._driver.now_s() + self._settings.max_block
                 await self._wait_for_space(outbox, deadline)
             else:
                 deadline = None
@@ -125,9 +124,9 @@ class AsyncProducer(Generic[V]):
         self._check_open()
         if self._outbox is None:
             return
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else self._driver.now_s() + timeout
         for batch in self._outbox.close_all():
-            await wait_for_batch(batch, None if deadline is None else deadline - time.monotonic())
+            await wait_for_batch(batch, None if deadline is None else deadline - self._driver.now_s())
         self._outbox.raise_failures()
 
     async def _make_way(self, deadline: float) -> None:
@@ -140,7 +139,7 @@ class AsyncProducer(Generic[V]):
             await self._driver.breathe()
 
     async def _wait_for_space(self, outbox: Outbox, deadline: float) -> None:
-        if not await wait(outbox.space, deadline - time.monotonic()):
+        if not await wait(outbox.space, deadline - self._driver.now_s()):
             raise outbox.full_error(self._settings.max_block)
 
     async def _opened(self) -> tuple[Outbox, Gatherer]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -99,9 +98,9 @@ class AsyncReader(Generic[V]):
         """Make the next non-empty batch the current one. False: idle, stopped, or all stops reached."""
         if self._driver.is_breathless:
             await self._driver.breathe()
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else self._driver.now_s() + timeout
         while (step := intake.advance()) is Step.NOTHING:
-            left = None if deadline is None else deadline - time.monotonic()
+            left = None if deadline is None else deadline - self._driver.now_s()
             if left is not None and left <= 0:
                 return False
             await wait(intake.inbox, left)
@@ -132,9 +131,9 @@ class AsyncReader(Generic[V]):
     async def position(self) -> dict[int, int]:
         """The next offset of each partition: what was handed out lies before it. Waits until the start is known."""
         intake = await self._opened()
-        deadline = time.monotonic() + self._patience
+        deadline = self._driver.now_s() + self._patience
         while not intake.settle():
-            if intake.is_stopped or not await wait(intake.inbox, deadline - time.monotonic()):
+            if intake.is_stopped or not await wait(intake.inbox, deadline - self._driver.now_s()):
                 raise intake.unsettled_error()
         return intake.position()
 

@@ -1,14 +1,14 @@
-"""The real clock of a broker."""
+"""The real clock."""
 
 from __future__ import annotations
 
 import time
 
-from zmqmq.broker.dispatch import Now
-
 
 class SystemClock:
     """Implements ``ports.Clock``."""
+
+    wall_ns = staticmethod(time.time_ns)
 
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000
@@ -16,5 +16,5 @@ class SystemClock:
     def monotonic_ms(self) -> int:
         return time.monotonic_ns() // 1_000_000
 
-    def now(self) -> Now:
-        return Now(time.time_ns() // 1_000_000, time.monotonic_ns() // 1000)
+    def monotonic_us(self) -> int:
+        return time.monotonic_ns() // 1000
