@@ -7,7 +7,7 @@ import random
 import pytest
 
 from zmqmq.store.disk import RealDisk
-from zmqmq.testing.sim_disk import SimDisk
+from zmqmq.testing.sim.disk import SimDisk
 
 
 @pytest.fixture(params=["real", "simulated"])

@@ -18,7 +18,7 @@ from zmqmq.store import backup
 from zmqmq.store.backup import backup_directory
 from zmqmq.store.store import Store
 from zmqmq.store.verify import verify_directory
-from zmqmq.testing.sim_disk import Fault, SimDisk
+from zmqmq.testing.sim.disk import SimDisk
 
 COPY = "backups/copy"
 STEPS_MAX = 400
@@ -85,8 +85,8 @@ class TurningDisk(SimDisk):
 
     turns: Turns | None = None
 
-    def call(self, name: str, path: str, half: Callable[[], object] | None = None) -> Fault | None:
-        found = super().call(name, path, half)
+    def call(self, name: str, path: str, **given) -> int:
+        found = super().call(name, path, **given)
         if self.turns is not None:
             self.turns.maybe_switch()
         return found

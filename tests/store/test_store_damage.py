@@ -14,7 +14,7 @@ from zmqmq.errors import CorruptLog, InvalidRecord, UnsupportedVersion
 from zmqmq.model import PartitionId
 from zmqmq.store.store import StoreOptions
 from zmqmq.store.verify import verify_directory
-from zmqmq.testing.sim_disk import SimDisk
+from zmqmq.testing.sim.disk import SimDisk
 
 WHERE = partition(0)
 SEGMENT = f"/{ROOT}/logs/{WHERE.topic_id.hex()}/0/{0:020d}.log"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from store_world import CONFIG, World, bytes_of, checkpoint, open_store, partition, read_all, stamped, sync
 
 from zmqmq.effects import Append
-from zmqmq.testing.sim_disk import LOSSES, PowerCut, SimDisk
+from zmqmq.testing.sim.disk import LOSSES, PowerCut, SimDisk
 
 
 @settings(max_examples=30, deadline=None)

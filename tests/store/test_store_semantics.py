@@ -21,7 +21,7 @@ from zmqmq.replication.leader import Leadership, PartitionLeader
 from zmqmq.store.disk import RealDisk
 from zmqmq.store.store import Store, StoreOptions
 from zmqmq.store.verify import rebuild_indexes, verify_directory
-from zmqmq.testing.sim_disk import Fault, SimDisk
+from zmqmq.testing.sim.disk import Fault, SimDisk
 from zmqmq.topic_config import TopicConfig
 
 WHERE = partition(0)

@@ -11,7 +11,7 @@ from zmqmq.effects import Append
 from zmqmq.errors import DataDirLocked, InvalidConfig
 from zmqmq.store.store import Store
 from zmqmq.store.verify import is_held, rebuild_indexes, verify_directory
-from zmqmq.testing.sim_disk import Fault, SimDisk
+from zmqmq.testing.sim.disk import SimDisk
 
 WHERE = partition(0)
 
@@ -23,13 +23,13 @@ class BusyDisk(SimDisk):
     every = 1
     _calls = 0
 
-    def call(self, name, path, half=None) -> Fault | None:
+    def call(self, name, path, **given) -> int:
         self._calls += 1
         if self.work is not None and self._calls % self.every == 0:
             work, self.work = self.work, None
             work()
             self.work = work
-        return super().call(name, path, half)
+        return super().call(name, path, **given)
 
 
 @pytest.mark.parametrize("every", [1, 3, 10, 40])
