@@ -201,20 +201,27 @@ class World:
         self.in_flight = {}
 
     def restart(self) -> None:
-        self.crashes += 1
-        self.disk.crash()
-        while True:
+        is_down = True
+        while is_down:
+            self.crashes += 1
+            self.end_process()
             if self.random.random() < 0.3:
                 self.disk.fuse = self.random.randrange(1, 60)
             try:
                 self.store = self._open()
             except PowerCut:
-                self.disk.crash()
                 continue
             self.disk.fuse = None
-            break
-        self.forget_unacknowledged()
-        self.check()
+            self.forget_unacknowledged()
+            self.check()
+            is_down = self.random.random() < 0.3
+
+    def end_process(self) -> None:
+        """Pull the plug, or only kill the process: then what it wrote is there, and still not synced."""
+        if self.random.random() < 0.4:
+            self.disk.kill()
+        else:
+            self.disk.crash()
 
     def forget_unacknowledged(self) -> None:
         """What was not synced may be gone, from some batch on; what came back is a prefix."""

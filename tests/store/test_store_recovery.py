@@ -50,6 +50,33 @@ def test_every_disk_call_of_a_workload_may_be_the_last(loss: str) -> None:
     assert call > 50
 
 
+def test_what_a_killed_process_left_unsynced_is_synced_by_the_next() -> None:
+    """Its names as well: the next process sees them, as if they were on the disk."""
+    call = 0
+    where = partition(0)
+    while True:
+        disk, written = SimDisk(random.Random(call)), []
+        disk.fuse = call
+        try:
+            run_workload(disk, written)
+            break
+        except WorkloadCut:
+            disk.kill()
+        store = open_store(disk)
+        store.create(where, CONFIG)
+        found = read_all(store, where)
+        assert found == written[: len(found)]
+        more = stamped(where, len(found), b"more")
+        store.append([Append(where, (more,))])
+        assert sync(store) == {where: len(found) + 1}
+        for _ in range(2):
+            disk.crash("all")
+            store = open_store(disk)
+            assert read_all(store, where) == [*found, bytes_of(more)], f"killed in call {call}"
+        call += 1
+    assert call > 50
+
+
 class WorkloadCut(Exception):
     def __init__(self, acknowledged: int) -> None:
         self.acknowledged = acknowledged

@@ -178,6 +178,8 @@ class PartitionLog:
             size = file.size()
         except FileNotFoundError:
             file, size = None, 0
+        if not self.position:
+            self._made(path)  # maybe by a process that was killed before it synced the name
         if size < self.position or file is None:
             error = corrupt(path, size, f"the file ends there, {self.position} bytes were synced")
             self.fail(error)
@@ -318,8 +320,11 @@ class PartitionLog:
             if self.position and path.endswith(LOG_SUFFIX):
                 raise
         self.volume.disk.mkdir(self.directory)
-        self.volume.made(path, up_to=join(self.volume.root, LOGS))
+        self._made(path)
         return self.volume.files.get(path, create=True)
+
+    def _made(self, path: str) -> None:
+        self.volume.made(path, up_to=join(self.volume.root, LOGS))
 
     def _prepare_index(self, segment: str) -> None:
         path = index_path(segment)
@@ -328,6 +333,8 @@ class PartitionLog:
             self.indexed_position = 0
             return
         file = self._open_or_make(path)
+        if not expected:
+            self._made(path)
         if file.size() > expected:
             file.truncate(expected)
             self.volume.wrote(path)

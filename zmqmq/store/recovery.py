@@ -8,6 +8,7 @@ the new checkpoint is in place the old one and the journal are untouched.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -71,10 +72,10 @@ class Recovered(Struct, frozen=True):
 
 def lock_directory(disk: Disk, root: str) -> Lock:
     """Raises DataDirLocked and OSError."""
-    made = not disk.exists(root)
     disk.mkdir(root)
-    if made:
-        disk.sync_directory(parent(root))
+    if not disk.exists(join(root, IDENTITY)):  # else its name was synced before the identity was written
+        with suppress(PermissionError):  # who may not read the directory above did not make this one in it
+            disk.sync_directory(parent(root))
     try:
         lock = disk.lock(join(root, LOCK))
     except BlockingIOError as error:
