@@ -114,7 +114,8 @@ class Transport(Protocol):
         """Up to so many messages that wait, and none after so many bytes: the peer's name and the frames."""
 
     def wait(self, timeout_ms: int) -> None:
-        """Until there may be a message, a worker ended, somebody wants attention, or the time is over."""
+        """Until there may be a message, a worker ended, somebody wants attention, or the time is over. Called when ``receive``
+        gave nothing, with no other call in between."""
 
     def send(self, target: bytes, frames: Sequence[Buffer]) -> bool:
         """Hand frames over to the peer named by ``target``. False when it is gone or its queue is full. Frames must not change

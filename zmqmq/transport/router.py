@@ -9,6 +9,7 @@ A peer that is gone is reported once. Owned by one thread.
 from __future__ import annotations
 
 import errno
+import select
 import sys
 from collections import deque
 from typing import TYPE_CHECKING, Final
@@ -19,7 +20,7 @@ from zmqmq.errors import AddressInUse, InvalidConfig
 from zmqmq.ports import Buffer
 from zmqmq.transport.guard import Guard
 from zmqmq.transport.registry import SCHEME, Lease, serve, withdraw
-from zmqmq.transport.sockets import GONE, NOBLOCK, POLLIN, SEND_MORE, Context, has_message, new_context, new_router
+from zmqmq.transport.sockets import GONE, NOBLOCK, SEND_MORE, Context, has_message, new_context, new_router
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,10 +74,10 @@ class RouterTransport:
         self._leases: list[tuple[str, Lease]] = []
         self._socket = new_router(self._context)
         self._guard = Guard(self._context, self._socket, connections_max)
-        self._poller = zmq.Poller()
-        self._poller.register(self._socket, POLLIN)
         self._wakeup = wakeup
-        self._poller.register(wakeup.fd, POLLIN)
+        self._poller = select.poll()
+        self._poller.register(int(self._socket.getsockopt(zmq.FD)), select.POLLIN)
+        self._poller.register(wakeup.fd, select.POLLIN)
         self._peers: dict[bytes, _Peer] = {}
         """Only those that have something unread."""
         self._unread_bytes = 0
@@ -102,8 +103,9 @@ class RouterTransport:
         return endpoint
 
     def wait(self, timeout_ms: int) -> None:
+        """ZeroMQ's descriptor tells only of what comes after ``receive`` found nothing, so nothing may be sent in between."""
         ready = self._poller.poll(min(timeout_ms, RETRY_MS) if self.has_queued else timeout_ms)
-        if any(socket is not self._socket for socket, _ in ready):
+        if any(descriptor == self._wakeup.fd for descriptor, _ in ready):
             self._wakeup.clear()
 
     def receive(self, count_max: int, bytes_max: int) -> list[tuple[bytes, list[Buffer]]]:
