@@ -41,7 +41,7 @@ def exit_code(error: ZmqmqError) -> int:
     match error:
         case errors.UnknownTopic():
             return UNKNOWN_TOPIC
-        case errors.InvalidConfig():
+        case errors.InvalidConfig() | errors.InvalidHistory():
             return USAGE
         case errors.BrokerUnavailable() | errors.TimeoutError():
             return UNREACHABLE
@@ -116,6 +116,7 @@ _NEXT_STEPS: Final = {
     "TopicExists": "Choose another name, or add --if-not-exists",
     "Fenced": "Another owner took over: stop this one, or stop the other",
     "AuthError": "Check your key and what it is allowed to do",
+    "InvalidHistory": "Correct what recorded it; the format is in docs/history.md",
     "InvalidConfig": "Correct it; all options and their forms:  {command} --help",
     "UnsupportedVersion": "Upgrade the older side; see both with  zmqmq version",
     "BufferFull": "Send slower with --rate, or look at the broker with  zmqmq ping",

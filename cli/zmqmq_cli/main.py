@@ -22,6 +22,7 @@ COMMANDS = {
     "tail": Entry("consume:tail", "Follow topics: consume from the end."),
     "topic": Entry("topic:topic", "Create, list, describe, alter, delete, trim topics."),
     "log": Entry("log:log", "Look into a data directory, offline."),
+    "history": Entry("history:history", "Check what clients saw against what a log promises."),
     "ping": Entry("ping:ping", "Round trip to each broker."),
     "bench": Entry("bench:bench", "Measure produce, consume and end-to-end speed."),
     "version": Entry("version:version", "Versions of the client and of the brokers."),
