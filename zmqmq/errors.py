@@ -37,7 +37,7 @@ class ZmqmqError(Exception):
         return {}
 
     def set_details(self, details: Mapping[str, Any]) -> None:
-        """Restore what ``details`` gave on the other side. Unknown names are ignored."""
+        """Restore what ``details`` gave on the other side. Unknown names, and values of another type, are ignored."""
 
 
 class RetriableError(ZmqmqError):
@@ -96,7 +96,7 @@ class Throttled(RetriableError):
         return {"retry_after_ms": self.retry_after_ms}
 
     def set_details(self, details: Mapping[str, Any]) -> None:
-        self.retry_after_ms = int(details.get("retry_after_ms", 0))
+        self.retry_after_ms = _number(details, "retry_after_ms", 0)
 
 
 class OutcomeUnknown(RetriableError):
@@ -124,7 +124,8 @@ class UnknownTopic(FatalError):
         return {"similar": list(self.similar)}
 
     def set_details(self, details: Mapping[str, Any]) -> None:
-        self.similar = tuple(str(name) for name in details.get("similar", ()))
+        names = details.get("similar")
+        self.similar = tuple(str(name) for name in names) if isinstance(names, list | tuple) else ()
 
 
 class TopicExists(FatalError):
@@ -210,7 +211,7 @@ class CorruptLog(FatalError):
 
     def set_details(self, details: Mapping[str, Any]) -> None:
         self.file = str(details.get("file", ""))
-        self.position = int(details.get("position", -1))
+        self.position = _number(details, "position", -1)
 
 
 class MessageTooLarge(FatalError):
@@ -259,8 +260,8 @@ class OffsetOutOfRange(FatalError):
         return {"log_start": self.log_start, "log_end": self.log_end}
 
     def set_details(self, details: Mapping[str, Any]) -> None:
-        self.log_start = int(details.get("log_start", -1))
-        self.log_end = int(details.get("log_end", -1))
+        self.log_start = _number(details, "log_start", -1)
+        self.log_end = _number(details, "log_end", -1)
 
 
 class DataLost(OffsetOutOfRange):
@@ -311,6 +312,11 @@ class InvalidHistory(FatalError):
     code = 55
 
 
+def _number(details: Mapping[str, Any], name: str, default: int) -> int:
+    value = details.get(name, default)
+    return value if isinstance(value, int) else default
+
+
 def _subclasses(cls: type[ZmqmqError]) -> list[type[ZmqmqError]]:
     return [cls, *(found for child in cls.__subclasses__() for found in _subclasses(child))]
 
@@ -326,6 +332,6 @@ def from_wire(code: int, message: str, hint: str, details: Mapping[str, Any]) ->
     error = cls(message, hint=hint)
     error.set_details(details)
     outcome = details.get("outcome")
-    if outcome in {"not_written", "unknown"}:
+    if outcome in ("not_written", "unknown"):
         error.outcome = outcome
     return error

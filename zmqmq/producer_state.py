@@ -15,9 +15,9 @@ Invariants: the remembered batches of a producer are those of its newest epoch, 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from zmqmq.batch import NO_PRODUCER, SEQUENCE_MODULUS, BatchHeader
 from zmqmq.errors import DuplicateSequence, Fenced, OutOfOrderSequence, Throttled, UnknownProducer
@@ -49,7 +49,7 @@ class ProducerEntry(Struct, frozen=True, array_like=True):
     """One producer id: its newest epoch and last batches, oldest first. Immutable, so that a copy is free."""
 
     epoch: int
-    batches: tuple[WrittenBatch, ...]
+    batches: Annotated[tuple[WrittenBatch, ...], Meta(min_length=1)]
 
     @property
     def last_append_ms(self) -> int:

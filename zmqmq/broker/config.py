@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import tomllib
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -28,6 +29,7 @@ DATA_DEFAULT: Final = "zmqmq-data"
 NODE_ID_MAX: Final = 1 << 20
 _MIB: Final = 1 << 20
 _MILLION: Final = 1_000_000
+_PORT_DIGITS: Final = 5
 
 
 class BrokerConfig(Struct, frozen=True):
@@ -91,7 +93,7 @@ def parse_config(text: str) -> BrokerConfig:
     """Raises InvalidConfig."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidConfig(f"not TOML: {error}", hint='strings need quotes: listen = ["tcp://127.0.0.1:5570"]') from error
     if isinstance(table.get("listen"), str):
         table["listen"] = [table["listen"]]
@@ -128,9 +130,13 @@ def check_config(config: BrokerConfig) -> BrokerConfig:
 def http_address(text: str) -> tuple[str, int]:
     """Host and port. Raises InvalidConfig."""
     host, separator, port = text.rpartition(":")
-    if not separator or not host or not port.isdecimal() or int(port) > 65_535:
+    if not separator or not host or not _is_port(port):
         raise InvalidConfig(f"http = {text!r}: must be host:port", hint="write it like 127.0.0.1:5571; port 0 takes any free one")
     return host.strip("[]"), int(port)
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _PORT_DIGITS and int(text) <= 65_535
 
 
 def _check_listen(address: str, config: BrokerConfig) -> None:
@@ -140,7 +146,7 @@ def _check_listen(address: str, config: BrokerConfig) -> None:
     if scheme != "tcp":
         return
     host, separator, port = rest.rpartition(":")
-    if not separator or not (port.isdecimal() and int(port) <= 65_535):
+    if not separator or not _is_port(port):
         raise InvalidConfig(f"listen = {address!r}: must end with :port", hint="port 0 takes any free one")
     _check_reach(f"listen = {address!r}", host.strip("[]"), config)
     if host in {"*", "0.0.0.0", "[::]"} and not config.advertise:  # noqa: S104 - it is refused here
@@ -166,7 +172,7 @@ def is_loopback(host: str) -> bool:
 
 def _known(table: dict[str, Any], kind: type[Struct], where: str) -> dict[str, Any]:
     """The table with sizes and durations read. Raises InvalidConfig for a name that ``kind`` does not have."""
-    fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    fields = _types(kind)
     found: dict[str, Any] = {}
     for name, value in table.items():
         if name not in fields:
@@ -175,6 +181,12 @@ def _known(table: dict[str, Any], kind: type[Struct], where: str) -> dict[str, A
             raise InvalidConfig(f"unknown setting {where}{name}", hint=hint)
         found[name] = _value(value, fields[name], name, where)
     return found
+
+
+@cache
+def _types(kind: type[Struct]) -> dict[str, Any]:
+    """The type of each setting; asking msgspec evaluates all annotations."""
+    return {field.name: field.type for field in msgspec.structs.fields(kind)}
 
 
 def _value(value: Any, kind: Any, name: str, where: str) -> Any:

@@ -72,7 +72,7 @@ class Message(Struct, Generic[T], array_like=True, gc=False, eq=False):
 
     @property
     def timestamp(self) -> dt.datetime:
-        """When the record was made, by its producer's clock, in UTC."""
+        """When the record was made, by its producer's clock, in UTC. Raises InvalidRecord if its producer named no time."""
         return time_of(self.timestamp_ms)
 
     @property
@@ -160,5 +160,8 @@ class MessageDecoder:
 
 
 def time_of(timestamp_ms: int) -> dt.datetime:
-    """Milliseconds since 1970 as an aware datetime."""
-    return _EPOCH + dt.timedelta(milliseconds=timestamp_ms)
+    """Milliseconds since 1970 as an aware datetime. Raises InvalidRecord for a time before the year 1 or after 9999."""
+    try:
+        return _EPOCH + dt.timedelta(milliseconds=timestamp_ms)
+    except OverflowError as error:
+        raise InvalidRecord(f"{timestamp_ms} ms since 1970 is no time of this calendar", hint="timestamp_ms has the number") from error

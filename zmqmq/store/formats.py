@@ -104,6 +104,9 @@ def encode_log_start(partition: PartitionId, log_start: int) -> bytes:
 
 
 def decode_log_start(body: Buffer) -> int:
+    """Raises ValueError unless it is one."""
+    if len(body) != _LOG_START.size:
+        raise ValueError(f"a log start of {len(body)} bytes")
     (value,) = _LOG_START.unpack(body)
     return int(value)
 

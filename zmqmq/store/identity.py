@@ -40,7 +40,7 @@ def load_identity(disk: Disk, root: str) -> Identity | None:
     body = open_sealed(IDENTITY_MAGIC, read_file(disk, path, IDENTITY_BYTES_MAX), path)
     try:
         return msgspec.json.decode(body, type=Identity)
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise CorruptLog(f"{path} does not decode: {error}", file=path, position=0) from error
 
 

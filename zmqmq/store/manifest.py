@@ -5,10 +5,10 @@ Pure. Fields are only ever added at the end, with defaults; a reader ignores wha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from zmqmq.errors import CorruptLog
 from zmqmq.facts import EpochStart
@@ -26,8 +26,8 @@ DEFAULT_CONFIG: Final = TopicConfig()
 class PartitionEntry(Struct, frozen=True, array_like=True):
     """Everything of one partition before ``log_end`` is on disk, ``position`` bytes of it in the active segment."""
 
-    topic_id: bytes
-    partition: int
+    topic_id: Annotated[bytes, Meta(min_length=16, max_length=16)]
+    partition: Annotated[int, Meta(ge=0, lt=1 << 32)]
     log_start: int
     log_end: int
     base: int
