@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format bench kills clean help
+.PHONY: demo test check format bench kills faults fuzz clean help
 
 help:
 	@echo 'make demo    set everything up; a broker with real lines, killed with -9 and restarted'
@@ -12,6 +12,8 @@ help:
 	@echo 'make check   format, lint, types, layers'
 	@echo 'make bench   speed of this machine (some minutes)'
 	@echo 'make kills   a broker killed 300 times under load, every promise checked (some minutes; KILLS=n SEED=n)'
+	@echo 'make faults  power cuts, failing system calls, full disks, cut networks: real ones (root; some minutes; SEED=n)'
+	@echo 'make fuzz    every decoder against damaged input (EXECUTIONS=n SEED=n)'
 	@echo 'make clean   remove what the others made'
 
 $(READY): pyproject.toml
@@ -44,6 +46,13 @@ bench: $(READY)
 KILLS ?= 300
 kills: $(READY)
 	$(BIN)/python tests/kill/run.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
+
+faults: $(READY)
+	$(BIN)/python tests/faults/faults_run.py $(if $(SEED),--seed $(SEED))
+
+EXECUTIONS ?= 10000000
+fuzz: $(READY)
+	$(BIN)/python tests/fuzz/fuzz_run.py --executions $(EXECUTIONS) $(if $(SEED),--seed $(SEED))
 
 clean:
 	rm -rf $(VENV) .demo dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
