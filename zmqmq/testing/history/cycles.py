@@ -3,7 +3,8 @@
 Edges: ``ww`` from the sender of a value to that of the next one in the log, ``wr`` from a sender to who polled its value, ``process``
 from an operation to the next of its process, ``realtime`` from an operation that is ok to those that began after it had ended. What
 failed has no edges; what may have happened has no end in time. A circle is named by the edges in it, the strongest order last. Each
-strongly connected part shows one circle per order, so that a tangle is one finding and not thousands.
+strongly connected part shows one circle of each kind, and none that needs an order where one needs none, so that a tangle is one
+finding and not thousands.
 """
 
 from __future__ import annotations
@@ -34,17 +35,16 @@ def cycles(history: History, *, ww: bool) -> Iterator[Finding]:
     edges = _edges(history, ww=ww)
     if not components(_upto(edges, REALTIME)):
         return
-    told: set[tuple[str, tuple[int, ...]]] = set()
+    told: set[int] = set()
     for level in (WW, WR, PROCESS, REALTIME):
         graph = _upto(edges, level)
         for component in components(graph):
+            if level >= PROCESS and not told.isdisjoint(component):
+                continue  # a circle that needs no order was told of this part
             circle = _circle(graph, component, level)
-            if circle is None:
-                continue
-            finding = _finding(history, circle)
-            if (place := (finding.anomaly, finding.operations)) not in told:
-                told.add(place)
-                yield finding
+            if circle is not None:
+                told.update(node for node, _ in circle)
+                yield _finding(history, circle)
 
 
 def _only_flows_forward(history: History) -> bool:

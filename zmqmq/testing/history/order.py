@@ -8,6 +8,7 @@ must have happened. Positions in it are dense: offsets that hold no record (a tr
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Final, TypeAlias
 
 from msgspec import Struct
@@ -144,6 +145,20 @@ class History:
             log.seal()
         self.has_final = any(act.is_final and act.type == "ok" and act.done.f in READING for act in self.acts)
 
+    @cached_property
+    def witnesses(self) -> dict[tuple[str, int, Value], Act]:
+        """The first act that showed a value at an offset of a key. Only wanted where something is wrong."""
+        found: dict[tuple[str, int, Value], Act] = {}
+        for act in self.acts:
+            for key, records in act.reads.items():
+                for offset, value in records:
+                    found.setdefault((key, offset, value), act)
+            for key, sends in act.sends.items():
+                for send in sends:
+                    if send.offset is not None and self.must_have_happened(act, send):
+                        found.setdefault((key, send.offset, send.value), act)
+        return found
+
     def _log(self, key: str) -> KeyLog:
         found = self.keys.get(key)
         if found is None:
@@ -216,7 +231,7 @@ def _pair(operations: Iterable[Operation]) -> tuple[list[Act], int]:
         if invoked is None or invoked.f != operation.f:
             raise _at(operation, f"process {operation.process} ends a {operation.f} that it did not begin")
         acts.append(_act(len(acts), invoked, operation, operation.type))
-    acts.extend(_act(len(acts) + i, invoked, invoked, "info") for i, invoked in enumerate(pending.values()))
+    acts += [_act(number, invoked, invoked, "info") for number, invoked in enumerate(pending.values(), len(acts))]
     return acts, count
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from zmqmq.testing.history.findings import Finding
 from zmqmq.testing.history.model import Value
-from zmqmq.testing.history.order import Act, History, KeyLog
+from zmqmq.testing.history.order import History, KeyLog
 
 
 def inconsistent_offsets(history: History) -> Iterator[Finding]:
@@ -120,21 +120,8 @@ def _happened(history: History, log: KeyLog, key: str, value: Value) -> bool:
 
 def _witnesses(history: History, key: str, values: tuple[Value, ...], offsets: tuple[int, ...]) -> tuple[int, ...]:
     """The first operation that showed each value at each offset."""
-    wanted = {(offset, value) for offset in offsets for value in values}
-    found: list[int] = []
-    for act in history.acts:
-        shown = wanted.intersection(_shown(act, key))
-        if shown:
-            found.append(act.done.index)
-            wanted -= shown
-    return tuple(found)
-
-
-def _shown(act: Act, key: str) -> Iterator[tuple[int, Value]]:
-    yield from map(tuple, act.reads.get(key, ()))
-    for send in act.sends.get(key, ()):
-        if send.offset is not None and act.type != "fail":
-            yield send.offset, send.value
+    shown = (history.witnesses.get((key, offset, value)) for offset in offsets for value in values)
+    return tuple(sorted({act.done.index for act in shown if act is not None}))
 
 
 def _listed(items: tuple[Value, ...]) -> str:
