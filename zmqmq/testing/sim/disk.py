@@ -220,15 +220,15 @@ class SimDisk:
     def mkdir(self, path: str) -> None:
         self.call("mkdir", path)
         directory = self.tree.root
-        *above, last = names_of(path)
-        for name in (*above, last):
+        names = names_of(path)
+        for depth, name in enumerate(names, 1):
             if name not in directory.names:
                 self.call("create", path)
             if name not in directory.names:
                 directory.put(name, DirectoryNode())
             child = directory.names[name]
             if not isinstance(child, DirectoryNode):
-                raise system_error(errno.EEXIST if name is last else errno.ENOTDIR, path)
+                raise system_error(errno.EEXIST if depth == len(names) else errno.ENOTDIR, path)
             directory = child
 
     def rename(self, source: str, target: str) -> None:
