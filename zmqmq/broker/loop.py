@@ -194,8 +194,8 @@ class Loop:
             self.node.on_gone(source)
         if self.store.offline:
             self._tell_offline(self.store.offline, now)
-        self._maybe_sync(now)
         self._upkeep.turn(now)
+        self._maybe_sync(now)  # last, for the worker wants the interpreter, and the loop is about to sleep
 
     def _perform_once(self, effects: list[Effect], now: Now) -> None:
         appends = [effect for effect in effects if type(effect) is Append]
@@ -252,7 +252,8 @@ class Loop:
             synced = self.store.end_sync(done.job, done.error)
             if not self.store.offline:
                 self.node.on_synced(synced, now)
-                self.node.on_start_synced(self._syncing_starts, now)
+                if self._syncing_starts:
+                    self.node.on_start_synced(self._syncing_starts, now)
             self._syncing_starts = []
         for moved in self._upkeep.after_jobs():
             self.node.on_start_moved(moved)

@@ -84,6 +84,8 @@ class Node:
         self._gauges = gauges
         self._log = metadata
         self._started_us = 0
+        self._is_settled = True
+        """The machines have nothing to tell each other."""
         self._dispatch = Dispatch()
         self._connections = Connections(limits)
         self.partitions = Partitions(identity.node_id, logs, self._dispatch)
@@ -116,6 +118,7 @@ class Node:
 
     def on_message(self, source: bytes, frames: Sequence[Buffer], now: Now) -> None:
         """``frames`` without the routing id. Buffers must not change afterwards."""
+        self._is_settled = False
         try:
             request, payload = framing.decode_request(frames)
         except ZmqmqError as error:
@@ -162,6 +165,7 @@ class Node:
 
     def on_start_moved(self, moved: StartMoved) -> None:
         """Records are gone for readers, asked for or by retention; a crash may still bring them back."""
+        self._is_settled = False
         self._ends.on_start_moved(moved)
 
     def on_start_synced(self, moved: Sequence[StartMoved], now: Now) -> None:
@@ -203,7 +207,8 @@ class Node:
 
     def take_effects(self, now: Now) -> list[Effect]:
         """What to perform now, in order: appends first."""
-        self._settle(now)
+        if not self._is_settled:
+            self._settle(now)
         effects: list[Effect] = list(self.partitions.take_appends())
         batches = self._log.take_batches()
         if batches:
@@ -213,12 +218,14 @@ class Node:
         return effects
 
     def _settle(self, now: Now) -> None:
-        """Hand on what the machines told each other."""
-        self._topics.on_events(self._log.take_events())
+        """Hand on what the machines told each other; who hears something may have something to tell."""
+        events = self._log.take_events()
+        self._topics.on_events(events)
         receipts = self.partitions.take_receipts()
-        if receipts:
-            self._produce.on_receipts(receipts, now)
-        self._fetch.on_advanced(self.partitions.take_advanced(), now)
+        self._produce.on_receipts(receipts, now)
+        advanced = self.partitions.take_advanced()
+        self._fetch.on_advanced(advanced, now)
+        self._is_settled = not (events or receipts or advanced)
 
     def _on_hello(self, source: bytes, request: Hello, _payload: Sequence[Buffer], now: Now) -> None:
         if not request.version_min <= PROTOCOL_VERSION <= request.version_max:
