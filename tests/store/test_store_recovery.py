@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 
 import pytest
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 from store_world import CONFIG, World, bytes_of, checkpoint, open_store, partition, read_all, stamped, sync
 
 from zmqmq.effects import Append
-from zmqmq.testing.sim.disk import LOSSES, PowerCut, SimDisk
+from zmqmq.errors import DiskFull
+from zmqmq.testing.sim.disk import LOSSES, Fault, PowerCut, SimDisk
 
 
 @settings(max_examples=30, deadline=None)
@@ -75,6 +77,27 @@ def test_what_a_killed_process_left_unsynced_is_synced_by_the_next() -> None:
             assert read_all(store, where) == [*found, bytes_of(more)], f"killed in call {call}"
         call += 1
     assert call > 50
+
+
+def test_a_segment_is_sealed_at_the_length_that_a_killed_process_gave_it() -> None:
+    """Else what was refused comes back behind its end once the power is cut."""
+    disk, where = SimDisk(random.Random(1)), partition(0)
+    store = open_store(disk)
+    store.create(where, CONFIG)
+    first, refused, last = (stamped(where, offset, bytes(size)) for offset, size in ((0, 3000), (1, 500), (1, 2000)))
+    store.append([Append(where, (first,))])
+    checkpoint(store)
+    disk.faults = [Fault("pwritev", path="journal", error=errno.ENOSPC)]
+    assert isinstance(store.append([Append(where, (refused,))])[where], DiskFull)
+    disk.crash("nothing")
+    store = open_store(disk)
+    store.create(where, CONFIG)
+    assert store.append([Append(where, (last,))]) == {}
+    sync(store)
+    disk.kill()
+    open_store(disk)
+    disk.crash("all")
+    assert read_all(open_store(disk), where) == [bytes_of(first), bytes_of(last)]
 
 
 class WorkloadCut(Exception):

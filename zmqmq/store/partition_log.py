@@ -301,6 +301,7 @@ class PartitionLog:
 
     def _roll(self) -> None:
         assert self.sealed is not None
+        self.volume.sealed(self.active_path)
         self.sealed.append(Sealed(self.base, self.position, self.last_append_ms))
         if len(self.sealed) == 1:
             self.oldest_ms = self.last_append_ms

@@ -46,6 +46,11 @@ class Volume:
         self.dirty[path] = None
         self.files.pin(path)
 
+    def sealed(self, path: str) -> None:
+        """A segment's length is final, and what gave it that length may be unsynced although nothing was written since:
+        a process that was killed. The next checkpoint syncs it."""
+        self.dirty[path] = None
+
     def synced(self, paths: Iterable[str]) -> None:
         """A checkpoint synced the files; those that were written since wait for the next."""
         for path in paths:
