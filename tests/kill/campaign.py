@@ -21,7 +21,7 @@ from typing import NamedTuple
 import msgspec
 from fuse import AFTER, BEFORE, MIDDLE, Fuse
 from ledger import Ledger, Pass, Place
-from lives import HERE, Lives
+from lives import HERE, Lives, World
 from party import Witness
 from producers import Lane
 from values import identity_of
@@ -66,7 +66,7 @@ TOPICS = (
     Topic("trimmed", 2, {"segment_bytes": "4KiB"}, keeps_all=False),
 )
 RETENTION_BYTES = 32 << 10
-LANES = (
+LANES: tuple[tuple[Lane, ...], ...] = (
     (
         Lane("kept-all", "kept", keyed=True),
         Lane("quick-all", "quick", linger=0.003, burst_max=12),
@@ -134,27 +134,42 @@ class Report(msgspec.Struct):
 
 
 class Campaign:
-    """One run in one directory. ``plant`` names a bug of ``too_early`` that the brokers get."""
+    """One run in one directory. ``plant`` names a bug of ``too_early`` that the brokers get. ``data`` may lie elsewhere, ``url`` may
+    be another than a free port of this machine, and then ``options`` go with it."""
 
-    def __init__(self, directory: Path, seed: int, *, plant: str = "", audit_every: int = 10) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        seed: int,
+        *,
+        plant: str = "",
+        audit_every: int = 10,
+        world: World | None = None,
+        topics: tuple[Topic, ...] = TOPICS,
+        data: Path | None = None,
+        url: str = "",
+        options: tuple[str, ...] = (),
+    ) -> None:
         self.report = Report(seed, [], Counter(), Counter())
         self._directory = directory
-        self._data = directory / DATA
+        self._topics = topics
+        self._world = world or World()
+        self._data = data or directory / DATA
         self._errors = directory / "errors.txt"
         self._chance = random.Random(seed)
         self._audit_every = audit_every
         self._ledger = Ledger()
         self._passes: dict[Place, Pass] = {}
         self._deck: list[Aim] = []
-        self._url = f"tcp://127.0.0.1:{free_port()}"
+        self._url = url or f"tcp://127.0.0.1:{free_port()}"
         self._ready_lives = 0
         self._epoch_at: dict[Place, tuple[int, int]] = {}
         self._parties: list[subprocess.Popen[bytes]] = []
         self._witnesses: list[Witness] = []
         config = directory / "broker.toml"
         config.write_text(BROKER_TOML)
-        arguments = ["serve", "--config", str(config), "--data", str(self._data), "--listen", self._url, "--http", "none"]
-        self._lives = Lives(self._data, [*arguments, "--log-level", "warning"], self._errors, plant)
+        arguments = ["serve", "--config", str(config), "--data", str(self._data), "--listen", self._url, "--http", "none", *options]
+        self._lives = Lives(self._data, [*arguments, "--log-level", "warning"], self._errors, plant, self._world)
 
     def run(self, kills: int, seconds_max: float) -> Report:
         """Kill until there were enough, or the time is over, or something is wrong; then look at everything."""
@@ -162,10 +177,7 @@ class Campaign:
         try:
             self._begin()
             while self.report.killed < kills and time.monotonic() - started < seconds_max and not self._ledger.wrong:
-                if self.report.killed % self._audit_every == self._audit_every - 1:
-                    self._audited_life()
-                else:
-                    self._aimed_life()
+                self._step()
             if not self._ledger.wrong:
                 self._finish()
         finally:
@@ -175,10 +187,17 @@ class Campaign:
         report.seconds = time.monotonic() - started
         return report
 
+    def _step(self) -> None:
+        """Something bad."""
+        if self.report.killed % self._audit_every == self._audit_every - 1:
+            self._audited_life()
+        else:
+            self._aimed_life()
+
     def _begin(self) -> None:
         self._start_or_accuse()
         with self._client() as client:
-            for topic in TOPICS:
+            for topic in self._topics:
                 client.admin.create_topic(topic.name, partitions=topic.partitions, config={**topic.config, "compression": "none"})
                 for partition in range(topic.partitions):
                     place = Place(topic.name, partition)
@@ -186,7 +205,7 @@ class Campaign:
                     self._passes[place] = self._ledger.begin_pass(place, 0)
         for number, lanes in enumerate(LANES):
             self._join("producers.py", f"producers-{number}", self._seed(), msgspec.json.encode(lanes).decode())
-        losing = ",".join(topic.name for topic in TOPICS if not topic.keeps_all)
+        losing = ",".join(topic.name for topic in self._topics if not topic.keeps_all)
         self._join("follower.py", "follower", losing, *(f"{place.topic}:{place.partition}" for place in self._passes))
         self._join("changer.py", "changer", self._seed(), "trimmed")
         self._wait_for_load()
@@ -284,7 +303,7 @@ class Campaign:
 
     def _check_epochs(self, client: zmqmq.Client) -> None:
         """Each life that became ready has a leader epoch of its own."""
-        for topic in TOPICS:
+        for topic in self._topics:
             for partition in client.admin.describe_topic(topic.name).partitions:
                 place = Place(topic.name, partition.partition)
                 epoch, lives = self._epoch_at.get(place, (-1, self._ready_lives - 1))
@@ -309,7 +328,7 @@ class Campaign:
 
     def _finish(self) -> None:
         """With the broker up: everybody says the last word, then every log is read from its start; then the files."""
-        if not self._start_or_accuse():
+        if not self._lives.is_alive and not self._start_or_accuse():
             return
         self._dismiss()
         self._audit()
@@ -350,7 +369,7 @@ class Campaign:
 
     def _verify(self, how: str) -> None:
         for finding in verify_directory(RealDisk(), str(self._data)).findings:
-            if finding.severity == "error" or how == "stopped":
+            if finding.severity == "error" or (how == "stopped" and self._world.keeps_names):
                 self._ledger.accuse(f"{how}: {finding.severity} in {finding.file} at {finding.position}: {finding.what}")
 
     def _check_directories(self, topics: set[str]) -> None:

@@ -19,15 +19,32 @@ EVENT_SECONDS_MAX = 60.0
 _OVER = ""
 
 
+class World:
+    """Where the broker's lives are spent. This one is the machine as it is; others cut its power or its network."""
+
+    prefix: tuple[str, ...] = ()
+    """What the command of the zygote begins with."""
+
+    keeps_names = True
+    """Else a removal that nobody waited for may be undone; the file goes when its partition is next written."""
+
+    def before_kill(self) -> None:
+        """A life is about to be killed from outside."""
+
+    def after_end(self) -> None:
+        """A life has ended, however."""
+
+
 class Lives:
     """One life at a time. ``events`` are the zygote's lines; every wait has a deadline."""
 
-    def __init__(self, data: Path, arguments: list[str], errors: Path, plant: str = "") -> None:
+    def __init__(self, data: Path, arguments: list[str], errors: Path, plant: str = "", world: World | None = None) -> None:
         self._data = data
         self._arguments = arguments
+        self._world = world or World()
         self._pid = 0
         self._events: queue.SimpleQueue[str] = queue.SimpleQueue()
-        command = [sys.executable, str(HERE / "zygote.py"), *(["--plant", plant] if plant else [])]
+        command = [*self._world.prefix, sys.executable, str(HERE / "zygote.py"), *(["--plant", plant] if plant else [])]
         with errors.open("a") as stderr:
             self._zygote = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -63,11 +80,21 @@ class Lives:
     def end(self, how: signal.Signals = signal.SIGKILL) -> int:
         """Signal the life and wait for its end; how it ended: minus the signal, or its exit code."""
         if self._pid:
+            if how == signal.SIGKILL:
+                self._world.before_kill()
             os.kill(self._pid, how)
             self._until("ended")
             self._end()
         assert self.status is not None
         return self.status
+
+    @property
+    def is_alive(self) -> bool:
+        return bool(self._pid)
+
+    def signal(self, how: signal.Signals) -> None:
+        """One that does not end the life."""
+        os.kill(self._pid, how)
 
     def close(self) -> None:
         if self._pid:
@@ -81,6 +108,7 @@ class Lives:
 
     def _end(self) -> None:
         self._pid = 0
+        self._world.after_end()
 
     def _until(self, *kinds: str) -> str:
         deadline = time.monotonic() + EVENT_SECONDS_MAX

@@ -17,6 +17,7 @@ from zmqmq.model import METADATA_PARTITION
 from zmqmq.producer_state import ProducerStates
 from zmqmq.replication.leader import PartitionLeader
 from zmqmq.store import replay
+from zmqmq.store.disk import RealFile
 from zmqmq.store.journal import Journal
 from zmqmq.store.partition_log import PartitionLog
 from zmqmq.wire.replies import ProduceResult
@@ -74,4 +75,11 @@ def forgets_its_producers() -> None:
     ProducerStates.check = check_known  # type: ignore[method-assign]
 
 
+def never_syncs() -> None:
+    """The disk is never asked to keep anything. Only a power cut shows it."""
+    RealFile.fdatasync = lambda _self: None  # type: ignore[method-assign]
+
+
+POWER_PLANTS: dict[str, Callable[[], None]] = {plant.__name__: plant for plant in (never_syncs,)}
+"""Those that a kill cannot find."""
 PLANTS: dict[str, Callable[[], None]] = {plant.__name__: plant for plant in (acks_too_early, forgets_the_journal, forgets_its_producers)}

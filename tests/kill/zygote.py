@@ -85,7 +85,7 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--plant"]:
         import too_early
 
-        too_early.PLANTS[arguments[1]]()
+        {**too_early.PLANTS, **too_early.POWER_PLANTS}[arguments[1]]()
     dead = 0
     for line in sys.stdin:
         if dead:
