@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from zmqmq.testing.history import Batch, Operation, Options, Poll, Recorder, Report, Seen, Send, check
-from zmqmq.testing.history.model import Kind, Process, Step
+from zmqmq.testing.history.model import Outcome, Process, Step
 
 KEY = "t-0"
 """The key of tests that need only one."""
@@ -26,20 +26,26 @@ class Story(Recorder):
     def begin(self, process: Process, f: Any, steps: Sequence[Step] | None = None, **more: Any) -> int:
         return self.invoke(process, f, steps, self._tick(), **more)
 
-    def end(self, process: Process, type: Kind = "ok", steps: Sequence[Step] | None = None, **more: Any) -> int:
+    def end(self, process: Process, type: Outcome = "ok", steps: Sequence[Step] | None = None, **more: Any) -> int:
         return self.complete(process, type, steps, self._tick(), **more)
 
-    def send(self, process: Process, value: Any, offset: int | None = None, type: Kind = "ok", *, key: str = KEY, epoch: int = -1) -> int:
+    def send(
+        self, process: Process, value: Any, offset: int | None = None, type: Outcome = "ok", *, key: str = KEY, epoch: int = -1
+    ) -> int:
         self.begin(process, "send", [Send(key, value)])
         return self.end(process, type, [Send(key, value, offset, epoch)])
 
-    def sends(self, process: Process, records: Sequence[tuple[Any, int | None]], type: Kind = "ok", *, f: str = "send") -> int:
+    def sends(self, process: Process, records: Sequence[tuple[Any, int | None]], type: Outcome = "ok", *, f: str = "send") -> int:
         """Several records of one operation: (value, offset)."""
         self.begin(process, f, [Send(KEY, value) for value, _ in records])
         return self.end(process, type, [Send(KEY, value, offset) for value, offset in records])
 
     def poll(
-        self, process: Process, records: Sequence[tuple[int, Any]] | Mapping[str, Sequence[tuple[int, Any]]], type: Kind = "ok", **more: Any
+        self,
+        process: Process,
+        records: Sequence[tuple[int, Any]] | Mapping[str, Sequence[tuple[int, Any]]],
+        type: Outcome = "ok",
+        **more: Any,
     ) -> int:
         """(offset, value) of KEY, or by key."""
         by_key = records if isinstance(records, Mapping) else {KEY: records}
@@ -50,7 +56,7 @@ class Story(Recorder):
         """A poll with what the broker said beside it."""
         return self.poll(process, records, seen={KEY: Seen(high_watermark=watermark, leader_epoch=epoch, batches=batches)})
 
-    def place(self, process: Process, f: str, keys: Sequence[str], type: Kind = "ok") -> int:
+    def place(self, process: Process, f: str, keys: Sequence[str], type: Outcome = "ok") -> int:
         self.begin(process, f, keys=keys)
         return self.end(process, type)
 

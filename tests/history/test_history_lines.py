@@ -165,11 +165,11 @@ def test_an_empty_history_is_valid() -> None:
 def test_a_recorder_refuses_what_a_process_cannot_do() -> None:
     recorder = Recorder()
     with pytest.raises(InvalidHistory, match="process 0 ends what it did not begin"):
-        recorder.complete(0, "ok")
-    assert recorder.invoke(0, "poll") == 0
+        recorder.complete(0, "ok", None, 0)
+    assert recorder.invoke(0, "poll", None, 0) == 0
     with pytest.raises(InvalidHistory, match="process 0 begins a send before its poll ended"):
-        recorder.invoke(0, "send")
-    assert recorder.complete(0, "fail") == 1
+        recorder.invoke(0, "send", None, 0)
+    assert recorder.complete(0, "fail", None, 0) == 1
 
 
 def test_figures_tell_outcomes_lag_and_how_often_values_were_consumed() -> None:

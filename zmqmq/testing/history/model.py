@@ -14,6 +14,7 @@ from msgspec import Meta, Struct
 Value: TypeAlias = int | str
 Offset: TypeAlias = Annotated[int, Meta(ge=0)]
 Process: TypeAlias = int | str
+Outcome: TypeAlias = Literal["ok", "fail", "info"]
 Kind: TypeAlias = Literal["invoke", "ok", "fail", "info"]
 Function: TypeAlias = Literal["send", "poll", "txn", "assign", "subscribe", "seek", "crash"]
 

@@ -54,6 +54,7 @@ class KeyLog:
         "ok_reads",
         "places",
         "positions",
+        "read_end",
         "rivals",
         "writers",
     )
@@ -72,6 +73,8 @@ class KeyLog:
         self.positions: dict[int, int] | None = None
         """Dense position by offset; None while there is no hole, when offsets do as well."""
         self.first = self.end = 0
+        self.read_end = 0
+        """Behind the last value that was read for sure; a value with several offsets counts at its first."""
 
     def add(self, offset: int, value: Value, time_ns: int) -> None:
         known = self.known_ns.get(offset)
@@ -93,6 +96,7 @@ class KeyLog:
             self.positions = {offset: position for position, offset in enumerate(self.offsets)}
         for value, copies in self.copies.items():
             self.places[value], *copies[:] = sorted((self.places[value], *copies))
+        self.read_end = self._read_end()
 
     def delta(self, before: int | None, after: int | None) -> int:
         """How many steps it is from one offset to another; 1, the step of a perfect log, where one is not known."""
@@ -109,9 +113,7 @@ class KeyLog:
         """Where a send went, as its receipt says, or as polls showed."""
         return send.offset if send.offset is not None else self.places.get(send.value)
 
-    @property
-    def read_end(self) -> int:
-        """Behind the last value that was read for sure; a value with several offsets counts at its first."""
+    def _read_end(self) -> int:
         for offset in reversed(self.offsets):
             value = self.log[offset]
             if value in self.ok_reads and self.places[value] == offset:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from zmqmq.errors import InvalidHistory
 from zmqmq.testing.history import lines
-from zmqmq.testing.history.model import Function, Kind, Operation, Process, Step
+from zmqmq.testing.history.model import Function, Kind, Operation, Outcome, Process, Step
 
 
 class Recorder:
@@ -23,8 +23,8 @@ class Recorder:
         self,
         process: Process,
         f: Function,
-        value: Sequence[Step] | None = None,
-        time_ns: int = 0,
+        value: Sequence[Step] | None,
+        time_ns: int,
         *,
         keys: Sequence[str] | None = None,
         final: bool = False,
@@ -41,9 +41,9 @@ class Recorder:
     def complete(
         self,
         process: Process,
-        type: Kind,
-        value: Sequence[Step] | None = None,
-        time_ns: int = 0,
+        type: Outcome,
+        value: Sequence[Step] | None,
+        time_ns: int,
         *,
         rebalanced: Sequence[str] | None = None,
     ) -> int:
