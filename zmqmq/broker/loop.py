@@ -181,7 +181,7 @@ class Loop:
         deadline = self.node.next_deadline_ms()
         timeout = WAIT_MS_MAX if deadline is None else max(0, min(deadline - now_ms, WAIT_MS_MAX))
         if self._unsynced_us is not None and not self._syncs.is_busy:
-            timeout = min(timeout, max(0, self._unsynced_us // 1000 + self._config.replicated_sync_ms - now_ms))
+            timeout = min(timeout, max(0, -(-self._unsynced_us // 1000) + self._config.replicated_sync_ms - now_ms))
         return timeout
 
     def _perform(self, now: Now) -> None:

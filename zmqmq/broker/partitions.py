@@ -15,7 +15,7 @@ from zmqmq.model import PartitionId
 from zmqmq.replication.leader import Leadership, PartitionLeader, Receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from zmqmq.batch import StampedBatch
     from zmqmq.facts import LogState, Synced
@@ -37,7 +37,7 @@ class Partitions:
         self.offline = ""
         self._logs = logs
         self._dispatch = dispatch
-        self._leaders: dict[tuple[bytes, int], PartitionLeader] = {}
+        self._leaders: dict[PartitionId, PartitionLeader] = {}
         self._appends: dict[PartitionId, list[StampedBatch]] = {}
         self._touched: dict[PartitionId, PartitionLeader] = {}
         self._advanced: dict[PartitionId, None] = {}
@@ -54,8 +54,13 @@ class Partitions:
 
     def find(self, topic_id: bytes, partition: int) -> PartitionLeader:
         """Raises UnknownTopic, NotLeader, CorruptLog."""
-        leader = self._leaders.get((topic_id, partition))
+        leader = self._leaders.get(PartitionId(topic_id, partition))
         return leader if leader is not None else self._open(topic_id, partition)
+
+    @property
+    def leaders(self) -> Mapping[PartitionId, PartitionLeader]:
+        """Those that were asked for since the start."""
+        return self._leaders
 
     def opened(self, partition: PartitionId) -> PartitionLeader | None:
         return self._leaders.get(partition)

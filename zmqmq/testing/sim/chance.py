@@ -1,0 +1,82 @@
+"""Chance for a whole run, from one seed: a stream for each subsystem, and the last word on every fault.
+
+Streams are independent, so that one more draw in one subsystem moves nothing in the others. A *class* of faults is drawn on or off
+and its rate with it, for each seed anew (swarm testing: a fault that is everywhere hides others). Whether a single fault may strike
+is asked here: ``Verdict`` lets a shrinking run take classes and single faults away.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from msgspec import Struct
+
+CLASS_IS_ON: Final = 0.4
+"""Chance of a class to be drawn on."""
+
+
+class Verdict(Struct, frozen=True):
+    """What may not strike: whole classes, and single faults by class and number."""
+
+    classes: frozenset[str] = frozenset()
+    faults: frozenset[tuple[str, int]] = frozenset()
+
+    def allows(self, name: str, number: int) -> bool:
+        return name not in self.classes and (name, number) not in self.faults
+
+
+class Chance:
+    """Belongs to one run. ``on_fault(class, number, detail)`` is told of each fault that strikes."""
+
+    def __init__(self, seed: int, verdict: Verdict, on_fault: Callable[[str, int, str], None]) -> None:
+        self.seed = seed
+        self.is_quiet = False
+        """No fault strikes any more: the cluster shall heal."""
+        self.struck: Counter[str] = Counter()
+        self._asked: Counter[str] = Counter()
+        self._verdict = verdict
+        self._on_fault = on_fault
+
+    def stream(self, name: str) -> random.Random:
+        return random.Random(f"{self.seed}:{name}")
+
+    def decide(self, name: str, number: int) -> bool:
+        """May the fault of this class and number strike? Numbers are the same whatever the answers were."""
+        return not self.is_quiet and self._verdict.allows(name, number)
+
+    def allows(self, name: str, number: int) -> bool:
+        """The same for what is no fault, but may be left out of a run."""
+        return self._verdict.allows(name, number)
+
+    def strikes(self, name: str, detail: str) -> bool:
+        """The same for a class that has no numbers of its own; a fault that may strike is counted and told of."""
+        number = self._asked[name]
+        self._asked[name] += 1
+        if not self.decide(name, number):
+            return False
+        self.count(name, number, detail)
+        return True
+
+    def count(self, name: str, number: int, detail: str) -> None:
+        self.struck[name] += 1
+        self._on_fault(name, number, detail)
+
+
+class Rates:
+    """Dice for one subsystem: each class of faults on or off, with a rate between its least and its greatest."""
+
+    def __init__(self, chance: Chance, stream: random.Random, limits: Mapping[str, tuple[float, float]]) -> None:
+        self._chance = chance
+        self._random = stream
+        self.rates: dict[str, float] = {}
+        for name, (least, greatest) in limits.items():
+            is_on, exponent = stream.random() < CLASS_IS_ON, stream.random()
+            self.rates[name] = least * (greatest / least) ** exponent if is_on else 0.0
+
+    def roll(self, name: str, detail: str) -> bool:
+        """Takes one number from the stream, whatever the rate and the verdict."""
+        drawn = self._random.random()
+        return drawn < self.rates[name] and self._chance.strikes(name, detail)

@@ -1,0 +1,215 @@
+"""Brokers, clients and the world around them, from one seed.
+
+Everything that decides or stores is the product's own code; simulated are time, chance, network and disks. One thread, no sleeping:
+an hour of the cluster's life takes seconds, and the same seed gives the same run, event for event.
+
+A test of a program looks so::
+
+    cluster = Cluster(seed=7)
+    cluster.start()
+    client = cluster.client("shop")
+    cluster.run(client, place_orders(client))
+    cluster.brokers[0].cut_power()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from zmqmq.broker.config import BrokerConfig
+from zmqmq.client.arguments import Seconds
+from zmqmq.client.opening import TIMEOUT_S
+from zmqmq.store.store import StoreOptions
+from zmqmq.testing.sim.broker import SimBroker, State
+from zmqmq.testing.sim.chance import Chance, Verdict
+from zmqmq.testing.sim.client import SimClient
+from zmqmq.testing.sim.clock import SimClock
+from zmqmq.testing.sim.disk import CAPACITY_BYTES, DiskFaults, SimDisk
+from zmqmq.testing.sim.invariants import Invariants
+from zmqmq.testing.sim.kernel import US_PER_S, Stuck, World
+from zmqmq.testing.sim.network import Network
+from zmqmq.testing.sim.trace import Trace
+
+T = TypeVar("T")
+
+START_S_MAX: Final = 60.0
+RUN_S_MAX: Final = 600.0
+RESTART_US_MAX: Final = 3_000_000
+"""Who looks after a broker starts it again within this time of its end."""
+OFFLINE_US_MAX: Final = 2_000_000
+"""And ends one whose disk failed, within this."""
+SKEW_US_MAX: Final = 500_000
+DRIFT_PPM_MAX: Final = 100_000
+UPTIME_US_MAX: Final = 10**12
+CLOCK_CLASSES: Final = ("clock skewed", "clock drifts")
+SMALL: Final = StoreOptions(journal_bytes_max=64 << 10, journal_allocate_bytes=8 << 10, open_files_max=16, disk_reserve_bytes=32 << 10)
+"""A store that rolls, checkpoints and closes files often."""
+
+
+class Cluster:
+    """``seed`` decides all. ``has_faults``: network and disks misbehave by chance; what is done on purpose works without.
+    ``is_supervised``: a broker that ended is started again. ``verdict``: faults that must not strike."""
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        config: BrokerConfig | None = None,
+        has_faults: bool = False,
+        is_supervised: bool = False,
+        verdict: Verdict | None = None,
+    ) -> None:
+        self.world = World()
+        self.trace = Trace(self.world)
+        self.chance = Chance(seed, verdict or Verdict(), self._on_fault)
+        self.chance.is_quiet = not has_faults
+        self.network = Network(self.world, self.chance, self.trace.mix)
+        self.invariants = Invariants()
+        self.clients: dict[str, SimClient] = {}
+        self._is_supervised = is_supervised
+        self._supervision = self.chance.stream("supervisor")
+        self._clocks = self.chance.stream("clocks")
+        self._started_count = 0
+        self._machines: dict[str, SimClock] = {}
+        base = config or BrokerConfig(store=SMALL)
+        self.brokers = [self._make_broker(node, base, has_faults=has_faults) for node in range(1)]
+
+    def __repr__(self) -> str:
+        return f"Cluster(seed={self.chance.seed} at {self.world.now_us / US_PER_S:.3f} s, {self.brokers})"
+
+    @property
+    def addresses(self) -> list[str]:
+        return [broker.address for broker in self.brokers]
+
+    def start(self) -> None:
+        """Start every broker that is down, and wait until all serve. Raises Stuck."""
+        for broker in self.brokers:
+            if broker.state is State.DOWN:
+                broker.start()
+        self.run_until(self.is_serving, START_S_MAX, "every broker serves")
+
+    def is_serving(self) -> bool:
+        return all(broker.state is State.SERVING and not broker.offline and not broker.process.is_paused for broker in self.brokers)
+
+    @property
+    def has_lost_power(self) -> bool:
+        """Records that were only ``replicated`` may be gone."""
+        struck = self.chance.struck
+        return bool(struck["power cut"] or struck["power cut in a call"] or struck["eio_sync"])
+
+    def client(self, machine: str, *, timeout: Seconds = TIMEOUT_S) -> SimClient:
+        """A client on a machine of its own; a new process each time it is asked for."""
+        self._started_count += 1
+        process = self.world.process(machine)
+        random = self.chance.stream(f"{machine} {self._started_count}")
+        client = SimClient(self.network, process, self.clock(machine), random, self.addresses, client_id=machine, timeout=timeout)
+        self.clients[machine] = client
+        return client
+
+    def kill_client(self, machine: str) -> None:
+        client = self.clients.pop(machine, None)
+        if client is not None:
+            client.process.kill()
+            self.network.drop_caller(machine)
+
+    def run(self, client: SimClient, main: Coroutine[Any, Any, T], timeout_s: float = RUN_S_MAX) -> T:
+        """Run a coroutine in the process of a client until it has ended. Raises Stuck, and whatever the coroutine raises."""
+        return client.process.run(main, timeout_s)
+
+    def run_for(self, seconds: float) -> None:
+        self.world.run_until(_never, self.world.now_us + int(seconds * US_PER_S))
+
+    def run_until(self, condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+        """Raises Stuck when it does not come true in time."""
+        if not self.world.run_until(condition, self.world.now_us + int(timeout_s * US_PER_S)):
+            raise Stuck(f"within {timeout_s:g} simulated seconds it did not happen that {what}", hint="look at the trace")
+
+    def heal(self) -> None:
+        """No more faults; machines reach each other, run, have room and the right time."""
+        self.chance.is_quiet = True
+        self.network.heal()
+        for clock in self._machines.values():
+            clock.correct()
+        for broker in self.brokers:
+            broker.disk.swarm.is_active = False
+            broker.disk.capacity_bytes = CAPACITY_BYTES
+            broker.disk.fuse = None
+            broker.resume()
+            if broker.state is State.DOWN:
+                broker.start()
+        for client in self.clients.values():
+            client.process.resume()
+        self.trace.tell("healed")
+
+    def end_supervision(self) -> None:
+        """A broker that ends stays down."""
+        self._is_supervised = False
+
+    def close(self) -> None:
+        """Nothing of it runs any more."""
+        self.clients.clear()
+        self.world.dispose()
+
+    def _make_broker(self, node: int, base: BrokerConfig, *, has_faults: bool) -> SimBroker:
+        name = f"b{node}"
+        faults = DiskFaults.draw(self.chance.stream(f"{name} disk faults")) if has_faults else DiskFaults(torn=1.0)
+        disk = SimDisk(self.chance.stream(f"{name} disk"), faults=faults, decide=self.chance.decide, on_fault=self._on_disk_fault)
+        config = msgspec.structs.replace(base, data="/data", node_id=node, listen=(f"tcp://{name}:5570",), http="", insecure_plaintext=True)
+        return SimBroker(
+            self.world,
+            self.network,
+            config,
+            name=name,
+            disk=disk,
+            clock=self.clock(name),
+            random=self.chance.stream(name),
+            tell=self.trace.tell,
+            on_turn=self._on_turn,
+            on_down=self._on_down,
+        )
+
+    def clock(self, machine: str) -> SimClock:
+        if machine not in self._machines:
+            random = self._clocks
+            skew_us = random.randrange(-SKEW_US_MAX, SKEW_US_MAX)
+            drift_ppm = random.randrange(-DRIFT_PPM_MAX, DRIFT_PPM_MAX)
+            start_us = random.randrange(0, UPTIME_US_MAX)
+            self._machines[machine] = SimClock(
+                self.world,
+                skew_us=skew_us if self.chance.strikes(CLOCK_CLASSES[0], f"{machine} by {skew_us} us") else 0,
+                drift_ppm=drift_ppm if self.chance.strikes(CLOCK_CLASSES[1], f"{machine} by {drift_ppm} ppm") else 0,
+                start_us=start_us,
+            )
+        return self._machines[machine]
+
+    def _on_turn(self, broker: SimBroker) -> None:
+        assert broker.loop is not None
+        self.invariants.after_turn(broker.name, broker.opening_count, broker.loop)
+        if broker.offline and self._is_supervised:
+            self.world.after(self._supervision.randrange(1, OFFLINE_US_MAX), self._end_offline, broker, broker.opening_count)
+
+    def _end_offline(self, broker: SimBroker, opening: int) -> None:
+        if broker.opening_count == opening and broker.state is not State.DOWN:
+            broker.kill()
+
+    def _on_down(self, broker: SimBroker) -> None:
+        if self._is_supervised:
+            self.world.after(self._supervision.randrange(1, RESTART_US_MAX), self._restart, broker)
+
+    def _restart(self, broker: SimBroker) -> None:
+        if broker.state is State.DOWN:
+            broker.start()
+
+    def _on_fault(self, name: str, number: int, detail: str) -> None:
+        self.trace.tell("fault", f"{name} #{number}: {detail}")
+
+    def _on_disk_fault(self, name: str, detail: str) -> None:
+        self.chance.struck[name] += 1
+        self.trace.tell("fault", f"{name}: {detail}")
+
+
+def _never() -> bool:
+    return False

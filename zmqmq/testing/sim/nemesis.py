@@ -1,0 +1,200 @@
+"""What is done to a cluster on purpose: processes that die or stand still, machines that cannot reach each other, full disks, wrong
+clocks. The whole plan is drawn before the run begins; each class is on or off, and each single deed can be taken out of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import Struct
+
+from zmqmq.testing.sim.broker import SimBroker, State
+from zmqmq.testing.sim.chance import CLASS_IS_ON, Chance
+from zmqmq.testing.sim.cluster import Cluster
+from zmqmq.testing.sim.disk import CAPACITY_BYTES
+from zmqmq.testing.sim.kernel import US_PER_S
+
+GAP_S: Final = (4.0, 40.0)
+"""Mean time between two deeds of a class: least and greatest."""
+PAUSE_S: Final = (0.05, 30.0)
+APART_S: Final = (0.05, 12.0)
+CLOG_S: Final = (0.05, 5.0)
+FULL_S: Final = (0.5, 8.0)
+JUMP_S: Final = 3600.0
+FUSE_CALLS_MAX: Final = 400
+ROOM_BYTES_MAX: Final = 256 << 10
+
+
+class Deed(Struct, frozen=True):
+    """``seed`` feeds all the chance of one deed, so that it does not depend on the others."""
+
+    at_us: int
+    name: str
+    number: int
+    seed: float
+
+
+class Nemesis:
+    """Plans for ``duration_s`` from now on, and carries the plan out."""
+
+    def __init__(self, cluster: Cluster, duration_s: float) -> None:
+        self._cluster = cluster
+        self._deeds: dict[str, Callable[[random.Random], str]] = {
+            "broker killed": self._kill,
+            "power cut": self._cut_power,
+            "power cut in a call": self._light_fuse,
+            "broker stopped": self._stop,
+            "broker paused": self._pause_broker,
+            "client killed": self._kill_client,
+            "client paused": self._pause_client,
+            "partition": self._part,
+            "one-way partition": self._part_one_way,
+            "link clogged": self._clog,
+            "links broken": self._break_links,
+            "disk full": self._fill_disk,
+            "clock jumped": self._jump,
+        }
+        self.plan = [deed for name in self._deeds for deed in _drawn(cluster.chance, name, duration_s)]
+        for deed in self.plan:
+            cluster.world.after(deed.at_us, self._do, deed)
+
+    def _do(self, deed: Deed) -> None:
+        chance = self._cluster.chance
+        if chance.decide(deed.name, deed.number):
+            detail = self._deeds[deed.name](random.Random(deed.seed))
+            if detail:
+                chance.count(deed.name, deed.number, detail)
+
+    def _kill(self, dice: random.Random) -> str:
+        broker = self._any_broker(dice)
+        if broker.state is State.DOWN:
+            return ""
+        broker.kill()
+        return broker.name
+
+    def _cut_power(self, dice: random.Random) -> str:
+        broker = self._any_broker(dice)
+        if broker.state is State.DOWN:
+            return ""
+        broker.cut_power()
+        return broker.name
+
+    def _light_fuse(self, dice: random.Random) -> str:
+        broker = self._any_broker(dice)
+        broker.disk.fuse = int(FUSE_CALLS_MAX ** dice.random())
+        return f"{broker.name} in its {broker.disk.fuse + 1}th call of the disk"
+
+    def _stop(self, dice: random.Random) -> str:
+        broker = self._any_broker(dice)
+        if broker.state is not State.SERVING:
+            return ""
+        broker.stop()
+        return broker.name
+
+    def _pause_broker(self, dice: random.Random) -> str:
+        broker, seconds = self._any_broker(dice), _between(dice, PAUSE_S)
+        if broker.state is State.DOWN:
+            return ""
+        broker.pause()
+        self._later(seconds, broker.process.resume)
+        return f"{broker.name} for {seconds:.2f} s"
+
+    def _kill_client(self, dice: random.Random) -> str:
+        machine = self._any_client(dice)
+        if machine:
+            self._cluster.kill_client(machine)
+        return machine
+
+    def _pause_client(self, dice: random.Random) -> str:
+        machine, seconds = self._any_client(dice), _between(dice, PAUSE_S)
+        if not machine:
+            return ""
+        process = self._cluster.clients[machine].process
+        process.pause()
+        self._cluster.network.mute(machine)
+        self._later(seconds, process.resume)
+        return f"{machine} for {seconds:.2f} s"
+
+    def _part(self, dice: random.Random) -> str:
+        """Some of the clients lose some of the brokers, both ways."""
+        seconds, pairs = _between(dice, APART_S), self._some_pairs(dice)
+        for one, other in pairs:
+            self._block(one, other, seconds)
+            self._block(other, one, seconds)
+        return f"{', '.join(f'{one} and {other}' for one, other in pairs)} for {seconds:.2f} s" if pairs else ""
+
+    def _part_one_way(self, dice: random.Random) -> str:
+        seconds, pairs, is_outward = _between(dice, APART_S), self._some_pairs(dice), dice.random() < 0.5
+        ways = [(one, other) if is_outward else (other, one) for one, other in pairs]
+        for source, target in ways:
+            self._block(source, target, seconds)
+        return f"{', '.join(f'{source} to {target}' for source, target in ways)} for {seconds:.2f} s" if ways else ""
+
+    def _clog(self, dice: random.Random) -> str:
+        seconds, pairs, is_outward = _between(dice, CLOG_S), self._some_pairs(dice), dice.random() < 0.5
+        for one, other in pairs:
+            source, target = (one, other) if is_outward else (other, one)
+            self._cluster.network.clog(source, target, int(seconds * US_PER_S))
+        return f"{', '.join(f'{one} and {other}' for one, other in pairs)} for {seconds:.2f} s" if pairs else ""
+
+    def _break_links(self, dice: random.Random) -> str:
+        broker = self._any_broker(dice)
+        self._cluster.network.break_links(broker.name)
+        return broker.name
+
+    def _fill_disk(self, dice: random.Random) -> str:
+        broker, seconds, room = self._any_broker(dice), _between(dice, FULL_S), dice.randrange(0, ROOM_BYTES_MAX)
+        disk = broker.disk
+        disk.capacity_bytes = disk.used_bytes() + room
+
+        def empty() -> None:
+            disk.capacity_bytes = CAPACITY_BYTES
+
+        self._later(seconds, empty)
+        return f"{broker.name} has {room} bytes of room for {seconds:.2f} s"
+
+    def _jump(self, dice: random.Random) -> str:
+        machine = dice.choice([broker.name for broker in self._cluster.brokers] + sorted(self._cluster.clients))
+        seconds = dice.uniform(-JUMP_S, JUMP_S)
+        self._cluster.clock(machine).jump(int(seconds * US_PER_S))
+        return f"{machine} by {seconds:.1f} s"
+
+    def _any_broker(self, dice: random.Random) -> SimBroker:
+        return dice.choice(self._cluster.brokers)
+
+    def _any_client(self, dice: random.Random) -> str:
+        machines = sorted(self._cluster.clients)
+        number = dice.randrange(0, 1 << 16)
+        return machines[number % len(machines)] if machines else ""
+
+    def _some_pairs(self, dice: random.Random) -> list[tuple[str, str]]:
+        """Of clients and brokers, and of brokers among themselves."""
+        names = [broker.name for broker in self._cluster.brokers]
+        others = sorted(self._cluster.clients) + names
+        pairs = [(one, other) for one in others for other in names if one != other]
+        return [pair for pair in pairs if dice.random() < 0.5]
+
+    def _block(self, source: str, target: str, seconds: float) -> None:
+        self._cluster.network.block(source, target)
+        self._later(seconds, lambda: self._cluster.network.unblock(source, target))
+
+    def _later(self, seconds: float, function: Callable[[], None]) -> None:
+        self._cluster.world.after(int(seconds * US_PER_S), function)
+
+
+def _between(dice: random.Random, bounds: tuple[float, float]) -> float:
+    """Short times are as likely as long ones."""
+    least, greatest = bounds
+    return float(least * (greatest / least) ** dice.random())
+
+
+def _drawn(chance: Chance, name: str, duration_s: float) -> list[Deed]:
+    dice = chance.stream(f"nemesis {name}")
+    if dice.random() >= CLASS_IS_ON:
+        return []
+    gap_s = _between(dice, GAP_S)
+    at_s, deeds = 0.0, list[Deed]()
+    while (at_s := at_s + dice.expovariate(1.0 / gap_s)) < duration_s:
+        deeds.append(Deed(int(at_s * US_PER_S), name, len(deeds), dice.random()))
+    return deeds

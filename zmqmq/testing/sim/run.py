@@ -1,0 +1,161 @@
+"""One seed: a cluster, a workload, a nemesis; a minute of trouble, then peace, then the account.
+
+``run`` gives a ``Result`` whatever happens: a failure names the promise that was broken, and the trace tells how.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import random
+from collections.abc import Callable
+from time import perf_counter
+from typing import Final
+
+from msgspec import Struct, structs
+
+from zmqmq.broker.config import BrokerConfig
+from zmqmq.errors import ZmqmqError
+from zmqmq.store.store import StoreOptions
+from zmqmq.store.verify import verify_directory
+from zmqmq.testing.history import check
+from zmqmq.testing.sim.broker import State
+from zmqmq.testing.sim.chance import Verdict
+from zmqmq.testing.sim.cluster import SMALL, Cluster
+from zmqmq.testing.sim.invariants import Violation
+from zmqmq.testing.sim.kernel import US_PER_S, SimBug
+from zmqmq.testing.sim.nemesis import Nemesis
+from zmqmq.testing.sim.notes import History
+from zmqmq.testing.sim.trace import Event
+from zmqmq.testing.sim.workload import Workload
+
+TROUBLE_S: Final = 60.0
+CALM_S_MAX: Final = 90.0
+"""Delivery timeouts and pauses that are under way end within it."""
+SERVE_S_MAX: Final = 15.0
+NEEDS_POWER: Final = frozenset({
+    "lost-write", "unseen", "vanished", "inconsistent-offsets", "duplicate", "poll-skip", "nonmonotonic-poll", "int-poll-skip",
+    "int-nonmonotonic-poll", "nonmonotonic-send", "int-nonmonotonic-send", "sequence-reuse", "epoch-regression",
+    "watermark-regression", "G1c", "G1c-process", "G1c-realtime", "G1a",
+})  # fmt: skip
+"""Promises about ``replicated`` records that end when all their replicas lose power."""
+
+
+class Result(Struct, frozen=True):
+    """What came of one seed. ``failure`` is empty when every promise was kept."""
+
+    seed: int
+    failure: str
+    digest: int
+    simulated_s: float
+    events: int
+    openings: int
+    acknowledged: int
+    values_read: int
+    checks: int
+    struck: dict[str, int]
+    elapsed_s: float
+    trace: tuple[Event, ...] = ()
+
+
+def run(seed: int, verdict: Verdict | None = None, *, watch: Callable[[Cluster], None] | None = None) -> Result:
+    """Live one seed through. ``watch`` sees the cluster before it starts."""
+    started = perf_counter()
+    was_collecting = gc.isenabled()
+    gc.disable()  # when a cycle is collected must not depend on what the process did before
+    logging.disable(logging.CRITICAL)
+    story = _Story(seed, verdict or Verdict())
+    try:
+        if watch is not None:
+            watch(story.cluster)
+        failure = story.live()
+        return story.result(failure, perf_counter() - started)
+    finally:
+        story.cluster.close()
+        del story
+        logging.disable(logging.NOTSET)
+        if was_collecting:
+            gc.enable()
+
+
+class _Story:
+    def __init__(self, seed: int, verdict: Verdict) -> None:
+        config = BrokerConfig(store=_draw_store(seed))
+        self.cluster = Cluster(seed, config=config, has_faults=True, is_supervised=True, verdict=verdict)
+        self.workload = Workload(self.cluster)
+        self.values_read = 0
+
+    def live(self) -> str:
+        """Why it failed, or an empty string."""
+        cluster, workload = self.cluster, self.workload
+        try:
+            cluster.chance.is_quiet = True
+            cluster.start()
+            workload.start()
+            cluster.chance.is_quiet = False
+            Nemesis(cluster, TROUBLE_S)
+            cluster.run_for(TROUBLE_S)
+            cluster.heal()
+            workload.stop()
+            cluster.run_until(cluster.is_serving, SERVE_S_MAX, "the healed cluster serves")
+            cluster.run_until(lambda: workload.running == 0, CALM_S_MAX, "every program ends")
+            workload.read_all()
+            self._check_histories()
+            self._check_directories()
+        except Violation as violation:
+            return f"invariant: {violation}"
+        except SimBug as bug:
+            if isinstance(bug.__cause__, Violation):
+                return f"invariant: {bug.__cause__}"
+            return f"bug: {bug}"
+        except (ZmqmqError, AssertionError) as error:
+            return f"{type(error).__name__}: {error}"
+        return ""
+
+    def result(self, failure: str, elapsed_s: float) -> Result:
+        cluster = self.cluster
+        if failure:
+            cluster.trace.tell("FAILED", failure)
+        return Result(
+            seed=cluster.chance.seed,
+            failure=failure,
+            digest=cluster.trace.digest,
+            simulated_s=cluster.world.now_us / US_PER_S,
+            events=cluster.world.event_count,
+            openings=sum(broker.opening_count for broker in cluster.brokers),
+            acknowledged=self.workload.acknowledged,
+            values_read=self.values_read,
+            checks=cluster.invariants.check_count,
+            struck=dict(sorted(cluster.chance.struck.items())),
+            elapsed_s=elapsed_s,
+            trace=tuple(cluster.trace.events),
+        )
+
+    def _check_histories(self) -> None:
+        self._check(self.workload.strict, frozenset())
+        self._check(self.workload.lenient, NEEDS_POWER if self.cluster.has_lost_power else frozenset())
+
+    def _check(self, history: History, pardoned: frozenset[str]) -> None:
+        report = check(history.operations())
+        self.values_read += report.metrics.values_read
+        wrong = [anomaly for anomaly in report.anomalies if anomaly.invalidates and anomaly.name not in pardoned]
+        if wrong:
+            raise Violation("; ".join(f"{anomaly.name} ({anomaly.count}): {anomaly.examples[0].what}" for anomaly in wrong))
+
+    def _check_directories(self) -> None:
+        """What a clean stop leaves is whole."""
+        cluster = self.cluster
+        cluster.end_supervision()
+        for broker in cluster.brokers:
+            broker.stop()
+        cluster.run_until(lambda: all(broker.state is State.DOWN for broker in cluster.brokers), SERVE_S_MAX, "every broker stops")
+        for broker in cluster.brokers:
+            found = verify_directory(broker.disk, broker.config.data)
+            if not found.is_ok:
+                raise Violation(f"a stopped broker's directory is whole: {found.findings}")
+
+
+def _draw_store(seed: int) -> StoreOptions:
+    """Some seeds with a larger journal, and with checkpoints that come often or seldom."""
+    dice = random.Random(f"{seed}:store")
+    return structs.replace(SMALL, journal_bytes_max=dice.choice((64, 64, 256)) << 10, checkpoint_ms_max=dice.choice((500, 5_000, 60_000)))

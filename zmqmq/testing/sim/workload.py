@@ -1,0 +1,306 @@
+"""Programs that use the cluster as users do, and write down what they did and saw.
+
+Producers send with keys and to partitions, one record or many, with all kinds of settings; readers read from the start, from the
+end, or go back; a gardener makes and deletes topics. Each runs in a client of its own, comes again when it was killed, and goes on
+after every error that the product names. What they did is a history for the checker.
+
+A ``fsync`` topic is held to everything. Of a ``replicated`` topic with one replica a power cut takes what was not synced, so its
+history is kept apart: it is held to everything as long as no power was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+from crc32c import crc32c
+from msgspec import Struct
+
+from zmqmq.client.aio.producer import AsyncProducer
+from zmqmq.client.aio.reader import AsyncReader
+from zmqmq.errors import (
+    BrokerUnavailable,
+    BufferFull,
+    DeliveryFailed,
+    DiskFull,
+    LogOffline,
+    OffsetOutOfRange,
+    OutcomeUnknown,
+    Throttled,
+    TimeoutError,
+    TopicExists,
+    UnknownTopic,
+    ZmqmqError,
+)
+from zmqmq.model import SLOT_COUNT, Delivery, Offset, partition_of_slot
+from zmqmq.testing.history import Send
+from zmqmq.testing.sim.client import SimClient
+from zmqmq.testing.sim.cluster import Cluster
+from zmqmq.testing.sim.notes import History, Notes
+
+RESPAWN_US: Final = (10_000, 3_000_000)
+PAUSE_S_MAX: Final = 1.0
+RECORDS_MAX: Final = 30
+VALUE_BYTES_MAX: Final = 6_000
+FINAL_S_MAX: Final = 60.0
+TROUBLE: Final = (BrokerUnavailable, BufferFull, DeliveryFailed, DiskFull, LogOffline, OutcomeUnknown, Throttled, TimeoutError)
+"""What a program has to expect from a cluster in trouble. Any other error is a finding."""
+
+
+class Topic(Struct, frozen=True):
+    name: str
+    partitions: int
+    config: dict[str, str]
+
+    @property
+    def is_fsync(self) -> bool:
+        return self.config["durability"] == "fsync"
+
+    def key(self, partition: int) -> str:
+        return f"{self.name}/{partition}"
+
+
+class Workload:
+    """``start`` it in a cluster that serves; ``stop`` asks everybody to end; ``read_all`` is the last word."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.strict = History(cluster.world)
+        """Of the ``fsync`` topics."""
+        self.lenient = History(cluster.world)
+        self.is_stopping = False
+        self.running = 0
+        dice = cluster.chance.stream("workload")
+        self.topics = [_draw_topic(dice, number) for number in range(dice.randrange(1, 4))]
+        self._value = 0
+        self._programs: list[tuple[str, Callable[[Program], Coroutine[Any, Any, None]]]] = []
+        for number in range(dice.randrange(1, 4)):
+            self._programs.append((f"producer{number}", produce))
+        for number in range(dice.randrange(1, 3)):
+            self._programs.append((f"reader{number}", read))
+        self._programs.append(("gardener", tend))
+        self._lives: dict[str, int] = {}
+
+    def start(self) -> None:
+        maker = self.cluster.client("maker")
+        self.cluster.run(maker, self._make_topics(maker))
+        self.cluster.clients.pop("maker")
+        for number, (name, _) in enumerate(self._programs):
+            if self.cluster.chance.allows("program", number):
+                self._spawn(number, name)
+
+    def stop(self) -> None:
+        self.is_stopping = True
+
+    def next_value(self) -> int:
+        self._value += 1
+        return self._value
+
+    def read_all(self) -> None:
+        """Read every topic from its first record to its last, with a client that knows nothing."""
+        client = self.cluster.client("auditor", timeout=20.0)
+        self.cluster.run(client, self._audit(client), FINAL_S_MAX)
+        self.cluster.clients.pop("auditor")
+
+    @property
+    def acknowledged(self) -> int:
+        return self.strict.acknowledged + self.lenient.acknowledged
+
+    def notes(self, process: str, topic: Topic) -> Notes:
+        return Notes(self.strict if topic.is_fsync else self.lenient, self.cluster.trace, process, topic.name)
+
+    async def _make_topics(self, client: SimClient) -> None:
+        async with client:
+            for topic in self.topics:
+                await client.admin.create_topic(topic.name, topic.partitions, config=topic.config, timeout=60.0)
+
+    async def _audit(self, client: SimClient) -> None:
+        async with client:
+            for topic in self.topics:
+                for partition in range(topic.partitions):
+                    await client.produce(topic.name, b"0", partition=partition, timeout=20.0)  # it can be written to again
+                notes = self.notes("auditor", topic)
+                async with client.reader(topic.name, start=Offset.START, stop=Offset.END) as reader:
+                    notes.begin_poll(final=True)
+                    found = [message async for message in reader]
+                    notes.end_poll(found, reader)
+
+    def _spawn(self, number: int, name: str) -> None:
+        if self.is_stopping:
+            return
+        life = self._lives[name] = self._lives.get(name, 0) + 1
+        dice = self.cluster.chance.stream(f"{name} {life}")
+        client = self.cluster.client(name, timeout=dice.uniform(1.0, 10.0))
+        program = Program(self, client, dice, f"{name}.{life}")
+        self.running += 1
+        task = client.process.create_task(program.run(self._programs[number][1]))
+        watch_us = 100_000
+
+        def look() -> None:
+            """Whether it ended, or was killed."""
+            if not task.done() and not client.process.is_dead:
+                self.cluster.world.after(watch_us, look)
+                return
+            self.running -= 1
+            if client.process.is_dead:
+                program.notes_end()
+                self.cluster.world.after(dice.randrange(*RESPAWN_US), self._spawn, number, name)
+            else:
+                task.result()
+
+        self.cluster.world.after(watch_us, look)
+
+
+class Program:
+    """One life of one program."""
+
+    def __init__(self, workload: Workload, client: SimClient, dice: random.Random, name: str) -> None:
+        self.workload = workload
+        self.client = client
+        self.dice = dice
+        self.name = name
+        self._notes: list[Notes] = []
+
+    @property
+    def is_stopping(self) -> bool:
+        return self.workload.is_stopping
+
+    def notes(self, topic: Topic) -> Notes:
+        made = self.workload.notes(f"{self.name}.{len(self._notes)}", topic)
+        self._notes.append(made)
+        return made
+
+    def notes_end(self) -> None:
+        """It was killed: nobody knows what became of what was under way."""
+        for notes in self._notes:
+            notes.give_up()
+
+    async def run(self, main: Callable[[Program], Coroutine[Any, Any, None]]) -> None:
+        async with self.client:
+            while not self.is_stopping:
+                try:
+                    await main(self)
+                except TROUBLE as error:
+                    self.workload.cluster.trace.tell("trouble", f"{self.name}: {type(error).__name__}: {error}")
+                    await self.pause()
+
+    async def pause(self) -> None:
+        import asyncio
+
+        await asyncio.sleep(self.dice.random() * PAUSE_S_MAX)
+
+
+async def produce(program: Program) -> None:
+    """One producer, until something goes wrong or it has had enough."""
+    dice = program.dice
+    topic = dice.choice(program.workload.topics)
+    notes = program.notes(topic)
+    pace_s = 10 ** dice.uniform(-2.0, 0.3)
+    producer: AsyncProducer[bytes] = program.client.producer(
+        topic.name,
+        acks=dice.choice(("all", "all", "all", 1)),
+        linger=dice.choice((0.0, 0.001, 0.005, 0.1)),
+        compression=dice.choice((None, "zstd", "none")),
+        batch_bytes=dice.choice((500, 5_000, 256 << 10)),
+        delivery_timeout=dice.uniform(1.0, 20.0),
+    )
+    async with producer:
+        for _ in range(dice.randrange(5, 60)):
+            if program.is_stopping:
+                break
+            await send_some(program, producer, topic, notes)
+            await asyncio.sleep(dice.expovariate(1.0 / pace_s))
+
+
+async def send_some(program: Program, producer: AsyncProducer[bytes], topic: Topic, notes: Notes) -> None:
+    dice = program.dice
+    count = 1 if dice.random() < 0.5 else dice.randrange(2, RECORDS_MAX)
+    is_keyed = dice.random() < 0.5
+    partition = dice.randrange(0, topic.partitions)
+    size = int(VALUE_BYTES_MAX ** dice.random())
+    key = b"k%d" % dice.randrange(0, 50) if is_keyed else None
+    if key is not None:
+        partition = partition_of_slot(crc32c(key) % SLOT_COUNT, topic.partitions)
+    sends = [Send(topic.key(partition), program.workload.next_value()) for _ in range(count)]
+    handles: list[Any] = []
+    notes.begin_send(sends)
+    results: list[Delivery | ZmqmqError] = []
+    for send in sends:
+        value = f"{send.value} ".encode() + dice.randbytes(size // 2).hex().encode()
+        try:
+            handles.append(await producer.send(value, key=key, partition=None if is_keyed else partition))
+        except ZmqmqError as error:
+            error.outcome = error.outcome or "not_written"
+            handles.append(error)
+    for handle in handles:
+        if isinstance(handle, ZmqmqError):
+            results.append(handle)
+            continue
+        try:
+            delivery = await handle
+            assert delivery.partition == partition, f"{delivery} is not in partition {partition}"
+            results.append(delivery)
+        except ZmqmqError as error:
+            results.append(error)
+    notes.end_send(sends, results)
+    for result in results:
+        if isinstance(result, ZmqmqError):
+            raise result
+
+
+async def read(program: Program) -> None:
+    """One reader, until something goes wrong or it has had enough."""
+    dice = program.dice
+    topic = dice.choice(program.workload.topics)
+    notes = program.notes(topic)
+    start = dice.choice((Offset.START, Offset.START, Offset.END, Offset.last(5)))
+    reader: AsyncReader[bytes] = program.client.reader(topic.name, start=start)
+    try:
+        async with reader:
+            for _ in range(dice.randrange(3, 60)):
+                if program.is_stopping:
+                    break
+                notes.begin_poll()
+                notes.end_poll(await reader.batch(dice.choice((1, 10, 500)), timeout=dice.choice((0.0, 0.2, 2.0))), reader)
+                await asyncio.sleep(dice.random() * 0.5)
+    except OffsetOutOfRange as error:
+        if topic.is_fsync or not program.workload.cluster.has_lost_power:
+            raise
+        program.workload.cluster.trace.tell("loss", f"{program.name} {topic.name}: {error}")
+    finally:
+        notes.give_up()
+
+
+async def tend(program: Program) -> None:
+    """Makes a topic, writes to it, and deletes it; nobody else reads it."""
+    dice, admin = program.dice, program.client.admin
+    name = f"scratch-{program.name}-{program.workload.next_value()}"
+    try:
+        await admin.create_topic(name, dice.randrange(1, 4), config={"segment_bytes": "4096"})
+        for _ in range(dice.randrange(0, 5)):
+            await program.client.produce(name, dice.randbytes(2000), key=b"%d" % dice.randrange(0, 9))
+        if dice.random() < 0.5:
+            await admin.delete_records(name, {0: -1})
+        if dice.random() < 0.8:
+            await admin.delete_topic(name)
+    except (TopicExists, UnknownTopic) as error:  # the first try was carried out
+        program.workload.cluster.trace.tell("gardener", f"{error}")
+    await asyncio.sleep(dice.expovariate(1.0 / 5.0))
+
+
+async def _sleep(seconds: float) -> None:
+    import asyncio
+
+    await asyncio.sleep(seconds)
+
+
+def _draw_topic(dice: random.Random, number: int) -> Topic:
+    config = {
+        "durability": "fsync" if dice.random() < 0.7 else "replicated",
+        "segment_bytes": str(dice.choice((4096, 20_000, 1 << 20))),
+        "retention_ms": "unlimited",
+        "compression": dice.choice(("zstd", "none")),
+    }
+    return Topic(f"t{number}", dice.randrange(1, 5), config)
