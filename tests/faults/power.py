@@ -27,7 +27,7 @@ SYNCED_TOPICS: Final = tuple(
 class PowerCuts(World):
     """Each end of a life is the machine's: what was not on disk is gone when the next one begins."""
 
-    keeps_names = False
+    keeps_unsynced = False
 
     def __init__(self, disk: Ext4, mode: int, chance: random.Random) -> None:
         self._disk = disk

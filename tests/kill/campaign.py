@@ -369,7 +369,7 @@ class Campaign:
 
     def _verify(self, how: str) -> None:
         for finding in verify_directory(RealDisk(), str(self._data)).findings:
-            if finding.severity == "error" or (how == "stopped" and self._world.keeps_names):
+            if finding.severity == "error" or (how == "stopped" and self._world.keeps_unsynced):
                 self._ledger.accuse(f"{how}: {finding.severity} in {finding.file} at {finding.position}: {finding.what}")
 
     def _check_directories(self, topics: set[str]) -> None:
@@ -382,7 +382,7 @@ class Campaign:
         """Retention by size leaves at least that size."""
         for place in self._passes:
             size = sum(path.stat().st_size for path in (self._data / "logs" / topic_id / str(place.partition)).glob("*.log"))
-            if place.topic == "aged" and self._ledger.row(place).log_start and size < RETENTION_BYTES:
+            if place.topic == "aged" and self._ledger.row(place).log_start and size < RETENTION_BYTES and self._world.keeps_unsynced:
                 self._ledger.accuse(f"{place}: retention left {size} bytes of {RETENTION_BYTES}")
 
     def _close(self) -> None:

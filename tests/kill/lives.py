@@ -25,8 +25,8 @@ class World:
     prefix: tuple[str, ...] = ()
     """What the command of the zygote begins with."""
 
-    keeps_names = True
-    """Else a removal that nobody waited for may be undone; the file goes when its partition is next written."""
+    keeps_unsynced = True
+    """Else what nobody waited for may be undone when a life ends: a removal, the tail by which retention counted a size."""
 
     def before_kill(self) -> None:
         """A life is about to be killed from outside."""
