@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from history.histories import KEY, Story
+from histories import KEY, Story
 
 from zmqmq.testing.history import ANOMALIES, Batch, Poll, Send
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from history.histories import KEY, Story
+from histories import KEY, Story
 from msgspec.structs import replace
 
 from zmqmq.testing.history import Poll, Send, check
@@ -126,12 +126,12 @@ def test_information_flows_from_every_record_of_a_poll() -> None:
     assert story.found() == ["G1c-realtime"]
 
 
-def test_time_orders_operations_with_others_between_them() -> None:
+def test_time_orders_operations_over_others_that_overlap_the_first() -> None:
     story = Story()
+    story.begin(1, "send", [Send("t-1", "x")])
     story.poll(0, [(0, "a")])
-    story.send(1, "x", 0, key="t-1")
-    story.send(2, "y", 1, key="t-1")
-    story.send(3, "a", 0)
+    story.end(1, "ok", [Send("t-1", "x", 0)])
+    story.send(2, "a", 0)
     assert story.found() == ["G1c-realtime"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from history.histories import KEY, Story
+from histories import KEY, Story
 from hypothesis import given
 from hypothesis import strategies as st
 

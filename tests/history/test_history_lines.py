@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from history.histories import KEY, Story
+from histories import KEY, Story
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from history.histories import found_in
+from histories import found_in
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
