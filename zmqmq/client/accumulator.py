@@ -140,6 +140,11 @@ class Accumulator:
         return batch is not None and batch.bytes + size > self.batch_bytes
 
     @property
+    def is_idle(self) -> bool:
+        """Nothing is open, nothing stands in line. The one thing that may be asked without the producer's lock."""
+        return not self.open and not self._line
+
+    @property
     def has_space(self) -> bool:
         """A record that comes alone is always taken, however large the buffer."""
         return self.buffered_bytes < self.buffer_bytes or not self.unresolved

@@ -94,13 +94,15 @@ class ClientCore:
         return effects
 
     def next_deadline_ms(self) -> int | None:
-        times: list[int | None] = [session.next_deadline_ms() for session in self._sessions.values()]
-        times += [sender.next_deadline_ms() for sender in self._senders]
-        times += [fetcher.next_deadline_ms() for fetcher in self._fetchers]
-        times += [question.deadline_ms for question in self._waiting]
-        if any(session.is_ready for session in self._sessions.values()):
-            times.append(self.routing.refresh_due_ms())
-        return min((time for time in times if time is not None), default=None)
+        soonest = self.routing.refresh_due_ms() if self._is_connected() else None
+        machines: list[Session | Sender | Fetcher] = [*self._sessions.values(), *self._senders, *self._fetchers]
+        for machine in machines:
+            time_ms = machine.next_deadline_ms()
+            if time_ms is not None and (soonest is None or time_ms < soonest):
+                soonest = time_ms
+        for question in self._waiting:
+            soonest = question.deadline_ms if soonest is None else min(soonest, question.deadline_ms)
+        return soonest
 
     def ask(
         self, build: Build, answered: Answered, *, deadline_ms: int, what: str, now_ms: int, node: int = ANY_BROKER, is_safe: bool = True
@@ -137,7 +139,7 @@ class ClientCore:
 
     def obstacle(self) -> ZmqmqError | None:
         """Why no broker can be asked; None when one can."""
-        if any(session.is_ready for session in self._sessions.values()):
+        if self._is_connected():
             return None
         idle = [session.failure for session in self._sessions.values() if session.state is State.IDLE]  # not one that tries again
         fatal = [failure for failure in idle if isinstance(failure, FatalError)]
@@ -148,6 +150,9 @@ class ClientCore:
             for session in self._sessions.values()
         ]
         return BrokerUnavailable("no broker answers: " + "; ".join(reasons), hint="start one with 'zmqmq serve', or correct the address")
+
+    def _is_connected(self) -> bool:
+        return any(session.is_ready for session in self._sessions.values())
 
     def sessions(self) -> list[Session]:
         return list(self._sessions.values())
@@ -178,7 +183,7 @@ class ClientCore:
         """A connection to that broker that stands, or None after beginning to connect. A broker that is known by a
         connection of ours is not connected to again by its advertised address."""
         for session in self._sessions.values():
-            if session.is_ready and node in {ANY_BROKER, session.node_id}:
+            if session.is_ready and node in (session.node_id, ANY_BROKER):
                 return session
         known = [session for session in self._sessions.values() if session.node_id == node]
         if node == ANY_BROKER:
@@ -198,6 +203,8 @@ class ClientCore:
         return has_room
 
     def _ask_waiting(self, now_ms: int) -> None:
+        if not self._waiting:
+            return
         waiting, self._waiting = self._waiting, []
         for question in waiting:
             session = self._session_for(question.node, now_ms)

@@ -85,14 +85,20 @@ class Engine:
         for pump in self.pumps:
             pump.before(now_ms)
         self.core.advance(now_ms)
-        self._perform()
         for pump in self.pumps:
-            pump.after()
+            pump.after()  # first, for whoever waits needs longer to wake up than the rest takes
+        self._perform()
 
     def next_ms(self, now_ms: int) -> int:
         """When to turn again at the latest."""
-        times = [self.core.next_deadline_ms(), *(pump.next_ms() for pump in self.pumps)]
-        return min((time_ms for time_ms in times if time_ms is not None), default=now_ms + SLEEP_MS_MAX)
+        soonest = self.core.next_deadline_ms()
+        if soonest is None:
+            soonest = now_ms + SLEEP_MS_MAX
+        for pump in self.pumps:
+            time_ms = pump.next_ms()
+            if time_ms is not None and time_ms < soonest:
+                soonest = time_ms
+        return soonest
 
     def learn(self, facts: Iterable[Fact], now_ms: int) -> None:
         """Tell the core what happened."""

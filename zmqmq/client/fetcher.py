@@ -175,7 +175,7 @@ class Fetcher:
         queries: dict[int, list[tuple[OffsetQuery, int]]] = {}
         reading: dict[int, list[_Partition]] = {}
         for partition in self._partitions.values():
-            if partition.is_asking or partition.retry_at_ms > now_ms or partition.state in {State.DONE, State.FAILED}:
+            if partition.is_asking or partition.retry_at_ms > now_ms or partition.state is State.DONE or partition.state is State.FAILED:
                 continue
             partition.retry_at_ms = 0  # it leaves at the next occasion, and is no reason any more to be turned
             needed = self._needed(partition) if partition.state is State.RESOLVING else []
@@ -226,12 +226,12 @@ class Fetcher:
         """Cut a reply into batches. The connection's frames stay alive with the chunks that point into them."""
         if self._fetching.get(call.node) is call:
             del self._fetching[call.node]
-        asked = dict(zip((entry.partition for entry in call.entries), call.generations, strict=True))
-        current = {
-            number: self._partitions[number] for number, generation in asked.items() if self._partitions[number].generation == generation
-        }
-        for partition in current.values():
-            partition.is_asking = False
+        current: dict[int, _Partition] = {}
+        for entry, generation in zip(call.entries, call.generations, strict=True):
+            partition = self._partitions[entry.partition]
+            if partition.generation == generation:
+                partition.is_asking = False
+                current[entry.partition] = partition
         results = _results(answer, FetchReply, None)
         if isinstance(results, ZmqmqError):
             for partition in current.values():

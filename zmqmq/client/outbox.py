@@ -155,6 +155,8 @@ class Outbox:
         self.accumulator.unresolved.clear()
 
     def before(self, now_ms: int) -> None:
+        if self.accumulator.is_idle:  # whoever adds something now will poke
+            return
         with self.lock:
             closed = self.accumulator.close_lingering(now_ms) if self.accumulator.open else []
             for batch in closed:
@@ -183,6 +185,8 @@ class Outbox:
             batch.notify()
 
     def next_ms(self) -> int | None:
+        if not self.accumulator.open:
+            return None
         with self.lock:
             return self.accumulator.next_linger_ms()
 

@@ -136,11 +136,13 @@ class Sender:
     def poll(self, now_ms: int, has_room: Callable[[int], bool]) -> Iterator[ProduceCall | IdentityCall]:
         """What to send now, one call at a time; each counts as sent when the next is asked for. ``has_room(node)`` says
         whether that broker's connection takes one more request."""
-        self._expire(now_ms)
-        self._forget_due(now_ms)
         by_node: dict[int, list[_Lane]] = {}
         needs_identity = False
+        if self._identity_retry_ms <= now_ms:
+            self._identity_retry_ms = 0
         for lane in self._lanes.values():
+            if lane.batches:
+                self._keep_time(lane, now_ms)
             if not lane.batches or lane.retry_at_ms or (lane.is_failing and lane.in_flight):
                 continue
             lane.is_failing = False
@@ -202,15 +204,15 @@ class Sender:
 
     def next_deadline_ms(self) -> int | None:
         """When ``poll`` has something to do although nothing happened."""
-        times: list[int] = []
+        soonest = self._identity_retry_ms if self._identity_retry_ms and not self._identity_asked else None
         for lane in self._lanes.values():
             if lane.batches:
-                times.append(lane.batches[0].deadline_ms)
+                time_ms = lane.batches[0].deadline_ms
                 if lane.retry_at_ms:
-                    times.append(lane.retry_at_ms)
-        if self._identity_retry_ms and not self._identity_asked:
-            times.append(self._identity_retry_ms)
-        return min(times, default=None)
+                    time_ms = min(time_ms, lane.retry_at_ms)
+                if soonest is None or time_ms < soonest:
+                    soonest = time_ms
+        return soonest
 
     def fail_all(self, reason: str) -> None:
         """The producer closes: whatever is left ends now."""
@@ -293,18 +295,12 @@ class Sender:
         batch.outcome = outcome
         self._resolved.append(batch)
 
-    def _forget_due(self, now_ms: int) -> None:
-        """A retry whose time has come leaves at the next occasion; it is no reason any more to be turned."""
-        if self._identity_retry_ms <= now_ms:
-            self._identity_retry_ms = 0
-        for lane in self._lanes.values():
-            if lane.retry_at_ms <= now_ms:
-                lane.retry_at_ms = 0
-
-    def _expire(self, now_ms: int) -> None:
-        for lane in self._lanes.values():
-            while lane.batches and lane.batches[0].deadline_ms <= now_ms:
-                self._give_up(lane, lane.batches[0], "were not delivered in time")
+    def _keep_time(self, lane: _Lane, now_ms: int) -> None:
+        """Give up what is late. A retry whose time has come leaves at the next occasion, and is no reason any more to be turned."""
+        while lane.batches and lane.batches[0].deadline_ms <= now_ms:
+            self._give_up(lane, lane.batches[0], "were not delivered in time")
+        if lane.retry_at_ms <= now_ms:
+            lane.retry_at_ms = 0
 
     def _give_up(self, lane: _Lane, batch: Batch, reason: str) -> None:
         cause = lane.last_error or self._identity_error or self.obstacle

@@ -145,7 +145,7 @@ class Session:
         self._end(BrokerUnavailable(f"{self.address}: {reason} ({step})"), now_ms)
 
     def on_message(self, frames: Sequence[Buffer], now_ms: int) -> None:
-        if self.state not in {State.GREETING, State.READY}:
+        if self.state is not State.READY and self.state is not State.GREETING:
             return
         try:
             reply, payload = framing.decode_reply(frames)
@@ -171,6 +171,8 @@ class Session:
     def next_deadline_ms(self) -> int | None:
         while self._deadlines and self._deadlines[0][1] not in self._pending:
             heapq.heappop(self._deadlines)
+        if self.state is State.READY:
+            return self._deadlines[0][0] if self._deadlines else None
         times = [self._deadlines[0][0]] if self._deadlines else []
         if self.state is State.CONNECTING:
             times.append(self._deadline_ms)

@@ -73,17 +73,21 @@ def correlation_id(frames: Sequence[Buffer]) -> int:
         return 0
 
 
+def _foreign(first: Buffer) -> UnsupportedVersion | RemoteProtocolError:
+    """Why this is no first frame of ours."""
+    if len(first) == len(PROTOCOL) and first[:-1] == PROTOCOL[:-1]:
+        return UnsupportedVersion(
+            f"message speaks protocol version {first[-1]}, this side speaks {PROTOCOL_VERSION}",
+            hint="upgrade the older side",
+        )
+    return RemoteProtocolError("message is not zmqmq's: its first frame is not the protocol name")
+
+
 def _header(frames: Sequence[Buffer], bytes_max: int) -> Buffer:
     if len(frames) < 2:
         raise RemoteProtocolError(f"message has {len(frames)} frames, at least 2 are needed")
-    protocol = bytes(frames[0][: len(PROTOCOL)])
-    if protocol != PROTOCOL or len(frames[0]) != len(PROTOCOL):
-        if protocol[:-1] == PROTOCOL[:-1] and len(frames[0]) == len(PROTOCOL):
-            raise UnsupportedVersion(
-                f"message speaks protocol version {protocol[-1]}, this side speaks {PROTOCOL_VERSION}",
-                hint="upgrade the older side",
-            )
-        raise RemoteProtocolError("message is not zmqmq's: its first frame is not the protocol name")
+    if frames[0] != PROTOCOL:
+        raise _foreign(frames[0])
     if len(frames[1]) > bytes_max:
         raise RemoteProtocolError(f"message header has {len(frames[1])} bytes, the limit is {bytes_max}")
     if len(frames) - 2 > PAYLOAD_FRAMES_MAX:
