@@ -21,6 +21,7 @@ from msgspec import Meta, Struct
 
 from zmqmq.batch import NO_PRODUCER, SEQUENCE_MODULUS, BatchHeader
 from zmqmq.errors import DuplicateSequence, Fenced, OutOfOrderSequence, Throttled, UnknownProducer
+from zmqmq.marks import reached
 from zmqmq.model import IN_FLIGHT_BATCHES_MAX
 
 if TYPE_CHECKING:
@@ -78,9 +79,11 @@ class ProducerStates:
         entry = self.entries.get(header.producer_id)
         if entry is None:
             if header.base_sequence != 0:
+                reached("unknown producer refused")
                 raise UnknownProducer(f"{name} is not known here, and sequence {header.base_sequence} is not its first")
             return None
         if header.producer_epoch < entry.epoch:
+            reached("old producer epoch refused")
             raise Fenced(f"{name} is fenced by epoch {entry.epoch}")
         if header.producer_epoch > entry.epoch:
             if header.base_sequence != 0:
@@ -88,6 +91,7 @@ class ProducerStates:
             return None
         for batch in entry.batches:
             if batch.base_sequence == header.base_sequence and batch.last_sequence == header.last_sequence:
+                reached("duplicate answered")
                 return batch
         expected = (entry.batches[-1].last_sequence + 1) % SEQUENCE_MODULUS
         if header.base_sequence == expected:
@@ -95,6 +99,7 @@ class ProducerStates:
         behind = (expected - header.base_sequence) % SEQUENCE_MODULUS
         if behind < SEQUENCE_MODULUS // 2:
             raise DuplicateSequence(f"{name} sent sequence {header.base_sequence} again, {expected} is next")
+        reached("gap in sequences refused")
         raise OutOfOrderSequence(f"{name} sent sequence {header.base_sequence}, {expected} is next")
 
     def check_room(self, producer_id: int, now_ms: int) -> None:

@@ -16,6 +16,7 @@ from zmqmq.broker.limits import RETRY_AFTER_MS, BrokerLimits
 from zmqmq.broker.partitions import Partitions
 from zmqmq.effects import AnswerFetch, ReadRange
 from zmqmq.errors import RemoteProtocolError, Throttled, ZmqmqError
+from zmqmq.marks import reached
 from zmqmq.model import BATCH_BYTES_MAX
 from zmqmq.wire.framing import fault
 from zmqmq.wire.replies import FetchReply, FetchResult
@@ -151,6 +152,7 @@ class FetchDesk:
         limits = self._limits
         self._number += 1
         deadline_ms = now.ms + min(request.wait_ms_max, limits.fetch_wait_ms_max)
+        reached("fetch waited")
         waiting = self._waiting[self._number] = _Waiting(self._number, connection, request, deadline_ms, now.us)
         self._by_source.setdefault(connection.source, {})[self._number] = waiting
         connection.fetches_waiting += 1

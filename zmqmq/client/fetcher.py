@@ -19,6 +19,7 @@ from msgspec import Struct
 from zmqmq.batch import BatchHeader, parse_header
 from zmqmq.client.routing import NO_LEADER
 from zmqmq.errors import BrokerUnavailable, NotLeader, OffsetOutOfRange, RemoteProtocolError, RetriableError, ZmqmqError
+from zmqmq.marks import reached
 from zmqmq.model import Offset
 from zmqmq.ports import Buffer
 from zmqmq.wire.framing import raised
@@ -336,6 +337,7 @@ class Fetcher:
 
     def _on_obstacle(self, partition: _Partition, error: ZmqmqError, now_ms: int) -> None:
         """Try again a little later."""
+        reached("fetch retried")
         partition.retry_at_ms = now_ms + min(RETRY_MS_MAX, RETRY_MS_MIN << min(partition.failures, 10))
         partition.failures += 1
         self._lose_patience(partition, error, now_ms)

@@ -40,6 +40,7 @@ from zmqmq.errors import (
     UnknownProducer,
     ZmqmqError,
 )
+from zmqmq.marks import reached
 from zmqmq.model import IN_FLIGHT_BATCHES_MAX
 from zmqmq.ports import Buffer
 from zmqmq.wire.framing import raised
@@ -259,6 +260,7 @@ class Sender:
 
     def _retry_later(self, lane: _Lane, error: ZmqmqError, now_ms: int) -> None:
         if not lane.is_failing:
+            reached("batch sent again")
             lane.is_failing = True
             lane.failures += 1
         pause = min(RETRY_MS_MAX, RETRY_MS_MIN << min(max(lane.failures - 1, 0), 10))
@@ -272,6 +274,7 @@ class Sender:
         """End a batch without a receipt. Its sequence, if it had one, stays a hole in the row."""
         undecided = batch.maybe_written or batch.in_flight
         if undecided and not isinstance(error, Fenced):
+            reached("batch ended as unknown")
             text = f"no clear answer for {batch.count} records to {batch.topic}-{batch.partition}: {error}"
             failure: ZmqmqError = OutcomeUnknown(text, hint="they may be in the log: read the topic before sending them again")
             failure.outcome = "unknown"
@@ -321,6 +324,8 @@ class Sender:
         return True
 
     def _renumber(self, lane: _Lane, identity: Identity) -> None:
+        if lane.identity is not None:
+            reached("lane renumbered")
         lane.identity = identity
         lane.is_broken = False
         lane.next_sequence = 0

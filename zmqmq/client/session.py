@@ -15,6 +15,7 @@ from typing import Final, Protocol, TypeAlias
 from msgspec import Struct
 
 from zmqmq.errors import BrokerUnavailable, RemoteProtocolError, TimeoutError, UnsupportedVersion, ZmqmqError
+from zmqmq.marks import reached
 from zmqmq.ports import Buffer, Random
 from zmqmq.wire import framing
 from zmqmq.wire.replies import ErrorReply, HelloReply, Limits, Reply
@@ -141,6 +142,8 @@ class Session:
         """The socket is gone, or never connected."""
         if self.state is State.IDLE:
             return
+        if self._pending:
+            reached("connection lost under way")
         step = {State.CONNECTING: "connect", State.GREETING: "greet"}.get(self.state, "wait for an answer")
         self._end(BrokerUnavailable(f"{self.address}: {reason} ({step})"), now_ms)
 
@@ -166,6 +169,7 @@ class Session:
         while self._deadlines and self._deadlines[0][0] <= now_ms:
             pending = self._forget(heapq.heappop(self._deadlines)[1])
             if pending is not None:
+                reached("request timed out")
                 pending.done(TimeoutError(f"{self.address} did not answer {pending.what} in time"), (), now_ms)
 
     def next_deadline_ms(self) -> int | None:

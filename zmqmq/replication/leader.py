@@ -21,6 +21,7 @@ from msgspec import Struct
 from zmqmq.batch import BatchHeader, StampedBatch, stamp, stamp_seed
 from zmqmq.errors import DataLost, DuplicateSequence, LogTruncated, NotEnoughReplicas, OffsetOutOfRange, ZmqmqError
 from zmqmq.facts import EpochStart, LogState
+from zmqmq.marks import reached
 from zmqmq.model import PartitionId
 from zmqmq.ports import Buffer
 from zmqmq.producer_state import ProducerEntry, ProducerStates
@@ -208,6 +209,7 @@ class PartitionLeader:
         if last_epoch >= 0:
             parted = self._parting(offset, last_epoch)
             if parted is not None:
+                reached("truncation noticed")
                 raise LogTruncated(
                     f"the record before offset {offset} of {self.partition} (epoch {last_epoch}) is no longer in the log",
                     log_start=self.log_start, log_end=parted, hint=f"the histories part at offset {parted}; read on from there",
@@ -276,8 +278,11 @@ class PartitionLeader:
 
     def _wait_again(self, acks: int, waiting: _Waiting) -> None:
         """As ``_wait`` for an older place: the list stays in order of ends."""
-        bisect.insort_right(self._waits(acks), waiting, key=_end_of)
+        waits = self._waits(acks)
+        bisect.insort_right(waits, waiting, key=_end_of)
         self._resolve()
+        if any(one is waiting for one in waits):
+            reached("duplicate waits for its original")
 
     def _advance(self) -> bool:
         """Move the high watermark as far as it may go, and answer who waited for it."""

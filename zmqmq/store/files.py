@@ -10,6 +10,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from zmqmq.errors import DiskFull, LogOffline, Throttled, ZmqmqError
+from zmqmq.marks import reached
 from zmqmq.store.layout import ASIDE, parent
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def disk_error(error: OSError, doing: str) -> ZmqmqError:
     """The error that a caller of the store sees for one of the system's."""
     reason = f"{doing}: {error.strerror or error}"
     if error.errno in NO_SPACE:
+        reached("disk full")
         return DiskFull(reason, hint="free space, or shorten the retention of topics", outcome="not_written")
     if error.errno in NO_FILES:
         hint = "raise the broker's limit of open files (ulimit -n), or lower store.open_files_max"

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from zmqmq.errors import Throttled
+from zmqmq.marks import reached
 from zmqmq.store.files import write_all
 from zmqmq.store.formats import encode_entry, entry_size
 
@@ -112,6 +113,7 @@ class Journal:
         """Go on in the other file if it is free. Everything before ``next_sequence`` may then be retired."""
         other = 1 - self._active
         if not self._slots[other].is_live and self._slots[self._active].position:
+            reached("journal switched")
             self._active = other
             self._begin_life()
 
@@ -119,6 +121,7 @@ class Journal:
         """A checkpoint on disk covers everything before the last ``switch``: free the other file."""
         slot = self._slots[1 - self._active]
         slot.is_live = False
+        reached("journal retired")
         if slot.allocated > self._bytes_max:
             slot.file.truncate(self._bytes_max)
             slot.allocated = self._bytes_max

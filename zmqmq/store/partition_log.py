@@ -18,6 +18,7 @@ from msgspec import Struct
 from zmqmq.batch import BatchHeader, stamp_seed
 from zmqmq.errors import CorruptLog, ZmqmqError
 from zmqmq.facts import EpochStart, LogState
+from zmqmq.marks import reached
 from zmqmq.producer_state import ProducerStates
 from zmqmq.store import index
 from zmqmq.store.files import write_all
@@ -301,6 +302,7 @@ class PartitionLog:
 
     def _roll(self) -> None:
         assert self.sealed is not None
+        reached("segment rolled")
         self.volume.sealed(self.active_path)
         self.sealed.append(Sealed(self.base, self.position, self.last_append_ms))
         if len(self.sealed) == 1:
@@ -343,6 +345,7 @@ class PartitionLog:
             last = self.index_entries - 1
             self.indexed_position = index.read_entry(file, index_seed(self.id, self.base), last).position if last >= 0 else 0
         except index.BadIndex:
+            reached("index rebuilt")
             self.rebuild_index(self.base)
 
     def rebuild_index(self, base: int) -> int:

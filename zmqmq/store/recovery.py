@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from zmqmq.batch import StampedBatch, check_stamp, parse_header
 from zmqmq.errors import CorruptLog, DataDirLocked, InvalidRecord, UnsupportedVersion, ZmqmqError
+from zmqmq.marks import reached
 from zmqmq.model import PartitionId
 from zmqmq.store import formats, replay
 from zmqmq.store.files import check_held, read_file, read_range, replace_file, write_all
@@ -241,6 +242,7 @@ class _Recovery:
 
     def _replay_item(self, item: formats.Item) -> None:
         if item.partition.topic_id in self.deleted:
+            reached("deleted topic skipped in replay")
             return
         log = self.logs.get(item.partition)
         if log is None:
@@ -278,6 +280,8 @@ class _Recovery:
         self.pending_bytes += len(body)
 
     def _write_pending(self) -> None:
+        if self.pending:
+            reached("journal entries replayed")
         for partition, batches in self.pending.items():
             if self.volume.files.is_full:
                 self.volume.sync_pinned()
@@ -308,6 +312,7 @@ class _Recovery:
 
     def _keep_torn(self, torn: replay.TornTail) -> str:
         """Keep a copy of the torn tail, the newest few of them. Its name."""
+        reached("torn journal tail cut")
         disk = self.volume.disk
         directory = join(self.volume.root, JOURNAL)
         prefix = f"{torn.slot}.journal.torn-"

@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from zmqmq.errors import LogOffline, Throttled, UnknownTopic, ZmqmqError
 from zmqmq.facts import LogState, StartMoved, Synced
+from zmqmq.marks import reached
 from zmqmq.model import METADATA_PARTITION, PartitionId, Timestamps
 from zmqmq.store import formats, reading
 from zmqmq.store.files import PASSING, disk_error
@@ -358,8 +359,9 @@ class Store:
         return None
 
     def _take_back(self, written: list[tuple[PartitionLog, list[StampedBatch], Mark]], error: OSError | ZmqmqError) -> ZmqmqError:
-        for log, _, mark in written:
-            log.restore(mark)
+        reached("append taken back")
+        for log, _, before in written:
+            log.restore(before)
         if isinstance(error, ZmqmqError):
             return error
         found = disk_error(error, "writing the journal")
@@ -371,6 +373,7 @@ class Store:
 
     def _go_offline(self, reason: str) -> None:
         if not self.offline:
+            reached("store offline")
             self.offline = reason
 
     def _offline_error(self) -> LogOffline:
@@ -433,6 +436,7 @@ class Store:
                 return
         except OSError as failure:
             error = failure
+        reached("checkpoint failed")
         volume = self._volume
         volume.dirty = {**job.files, **volume.dirty}
         volume.dirty_directories = {**job.directories, **volume.dirty_directories}

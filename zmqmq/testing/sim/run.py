@@ -8,12 +8,14 @@ from __future__ import annotations
 import gc
 import logging
 import random
+from collections import Counter
 from collections.abc import Callable
 from time import perf_counter
 from typing import Final
 
 from msgspec import Struct, structs
 
+from zmqmq import marks
 from zmqmq.broker.config import BrokerConfig
 from zmqmq.errors import ZmqmqError
 from zmqmq.store.store import StoreOptions
@@ -54,6 +56,8 @@ class Result(Struct, frozen=True):
     values_read: int
     checks: int
     struck: dict[str, int]
+    marks: dict[str, int]
+    """Rare places of the code that were reached, see ``marks``."""
     elapsed_s: float
     trace: tuple[Event, ...] = ()
 
@@ -65,12 +69,14 @@ def run(seed: int, verdict: Verdict | None = None, *, watch: Callable[[Cluster],
     gc.disable()  # when a cycle is collected must not depend on what the process did before
     logging.disable(logging.CRITICAL)
     story = _Story(seed, verdict or Verdict())
+    marks.listener = story.on_mark
     try:
         if watch is not None:
             watch(story.cluster)
         failure = story.live()
         return story.result(failure, perf_counter() - started)
     finally:
+        marks.listener = None
         story.cluster.close()
         del story
         logging.disable(logging.NOTSET)
@@ -84,6 +90,10 @@ class _Story:
         self.cluster = Cluster(seed, config=config, has_faults=True, is_supervised=True, verdict=verdict)
         self.workload = Workload(self.cluster)
         self.values_read = 0
+        self.marks: Counter[str] = Counter()
+
+    def on_mark(self, name: str) -> None:
+        self.marks[name] += 1
 
     def live(self) -> str:
         """Why it failed, or an empty string."""
@@ -127,6 +137,7 @@ class _Story:
             values_read=self.values_read,
             checks=cluster.invariants.check_count,
             struck=dict(sorted(cluster.chance.struck.items())),
+            marks=dict(sorted(self.marks.items())),
             elapsed_s=elapsed_s,
             trace=tuple(cluster.trace.events),
         )
