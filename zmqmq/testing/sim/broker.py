@@ -166,6 +166,8 @@ class SimBroker:
             self._close()
             return
         self._on_turn(self)
+        if self.state is not State.SERVING:
+            return  # only a worker has news
         if router.has_arrived:
             self._wake()
         else:

@@ -36,6 +36,8 @@ class Chance:
         self.is_quiet = False
         """No fault strikes any more: the cluster shall heal."""
         self.struck: Counter[str] = Counter()
+        self.allowed: list[tuple[str, int]] = []
+        """Every fault that was let strike, in order: what a shrinking run tries to do without."""
         self._asked: Counter[str] = Counter()
         self._verdict = verdict
         self._on_fault = on_fault
@@ -45,7 +47,10 @@ class Chance:
 
     def decide(self, name: str, number: int) -> bool:
         """May the fault of this class and number strike? Numbers are the same whatever the answers were."""
-        return not self.is_quiet and self._verdict.allows(name, number)
+        may_strike = not self.is_quiet and self._verdict.allows(name, number)
+        if may_strike:
+            self.allowed.append((name, number))
+        return may_strike
 
     def allows(self, name: str, number: int) -> bool:
         """The same for what is no fault, but may be left out of a run."""

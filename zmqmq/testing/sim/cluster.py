@@ -22,6 +22,7 @@ import msgspec
 from zmqmq.broker.config import BrokerConfig
 from zmqmq.client.arguments import Seconds
 from zmqmq.client.opening import TIMEOUT_S
+from zmqmq.store.layout import INDEX_SUFFIX
 from zmqmq.store.store import StoreOptions
 from zmqmq.testing.sim.broker import SimBroker, State
 from zmqmq.testing.sim.chance import Chance, Verdict
@@ -200,7 +201,9 @@ class Cluster:
             self.world.after(self._supervision.randrange(1, RESTART_US_MAX), self._restart, broker)
 
     def _restart(self, broker: SimBroker) -> None:
+        """What can be made anew from the rest may rot meanwhile."""
         if broker.state is State.DOWN:
+            broker.disk.maybe_flip(_is_index)
             broker.start()
 
     def _on_fault(self, name: str, number: int, detail: str) -> None:
@@ -213,3 +216,7 @@ class Cluster:
 
 def _never() -> bool:
     return False
+
+
+def _is_index(path: str) -> bool:
+    return path.endswith(INDEX_SUFFIX)

@@ -13,7 +13,7 @@ from zmqmq.client.message import Message
 from zmqmq.errors import ZmqmqError
 from zmqmq.model import Delivery
 from zmqmq.testing.history import Batch, Operation, Poll, Seen, Send
-from zmqmq.testing.history.model import Function, Kind, Step
+from zmqmq.testing.history.model import Function, Kind, Step, Value
 from zmqmq.testing.sim.kernel import World
 from zmqmq.testing.sim.trace import Trace
 
@@ -73,12 +73,14 @@ class Notes:
 
     def begin_send(self, sends: list[Send]) -> None:
         self._begin("send", list(sends))
-        self._tell("sends", f"{sends[0].key} {[send.value for send in sends]}")
+        self._tell("sends", f"{sends[0].key} {_spans([send.value for send in sends])}")
 
     def end_send(self, sends: list[Send], results: list[Delivery | ZmqmqError]) -> None:
         ended = [_ended(send, result) for send, result in zip(sends, results, strict=True)]
         self._history.acknowledged += sum(kind == "ok" for kind, _ in ended)
-        self._tell("sent", ", ".join(f"{send.value}: {kind if send.offset is None else send.offset}" for kind, send in ended))
+        offsets = [send.offset for kind, send in ended if kind == "ok" and send.offset is not None]
+        others = ", ".join(f"{send.value}: {kind}" for kind, send in ended if kind != "ok")
+        self._tell("sent", f"{sends[0].key} from {sends[0].value} at {_spans(offsets)}{'; ' + others if others else ''}")
         if all(kind == "ok" for kind, _ in ended):
             self._end("ok", [send for _, send in ended])
             return
@@ -143,3 +145,14 @@ def _batch_of(message: Message[bytes]) -> Batch:
     return Batch(
         header.base_offset, header.record_count, header.leader_epoch, header.producer_id, header.producer_epoch, header.base_sequence
     )
+
+
+def _spans(numbers: Sequence[Value]) -> str:
+    """1 to 4, 7"""
+    spans: list[list[int]] = []
+    for number in map(int, numbers):
+        if spans and spans[-1][1] + 1 == number:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in spans) or "none"

@@ -1,0 +1,169 @@
+"""Many seeds on all cores: progress, a report of medians, and a ledger of what has been run.
+
+The ledger is a file of JSON lines, one for each chunk of seeds. A chunk that it holds for the same code is not run again, so that a
+campaign that was interrupted goes on; the code is known by a digest of the package's sources.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import multiprocessing
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from statistics import median
+from time import monotonic
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+import zmqmq
+from zmqmq.marks import MARKS
+from zmqmq.testing.sim.run import Result, run
+from zmqmq.testing.sim.shrink import Shrunk
+
+CHUNK_SEEDS: Final = 100
+EVENTS_SHOWN_MAX: Final = 200
+LINE_CHARS_MAX: Final = 160
+_DIGEST_CHARS: Final = 12
+
+
+class Entry(Struct, frozen=True):
+    """One line of the ledger: the seeds from ``first`` up to and without ``end``."""
+
+    first: int
+    end: int
+    failed: list[int]
+    sources: str
+    day: str
+    simulated_s: int
+    openings: int
+    acknowledged: int
+    faults: int
+
+
+class Tally:
+    """What a campaign found so far."""
+
+    def __init__(self) -> None:
+        self.results: list[Result] = []
+        self.failures: list[Result] = []
+        self.started_s = monotonic()
+
+    def add(self, result: Result) -> None:
+        self.results.append(msgspec.structs.replace(result, trace=(), allowed=()))
+        if result.failure:
+            self.failures.append(result)
+
+    def progress(self) -> str:
+        minutes = (monotonic() - self.started_s) / 60
+        return f"{len(self.results)} seeds, {len(self.failures)} failed, {len(self.results) / max(minutes, 1e-9):.0f} a minute"
+
+    def report(self) -> str:
+        """Medians per seed, sums, and the marks that nobody reached."""
+        results = self.results
+        if not results:
+            return "nothing was run"
+        elapsed_s = monotonic() - self.started_s
+        classes = sorted({name for result in results for name in result.struck})
+        hours = sum(result.simulated_s for result in results) / 3600
+        reached = Counter(name for result in results for name in result.marks)
+        lines = [
+            f"{len(results):,} seeds in {elapsed_s:.0f} s, {len(results) / elapsed_s * 60:.0f} a minute; {hours:.1f} simulated hours",
+            "a seed (median): "
+            + ", ".join(
+                (
+                    f"{median(result.simulated_s for result in results):.0f} simulated s",
+                    f"{median(result.events for result in results):,.0f} events",
+                    f"{median(result.openings for result in results) - 1:.0f} restarts",
+                    f"{median(result.acknowledged for result in results):,.0f} records acknowledged",
+                    f"{median(sum(result.struck.values()) for result in results):.0f} faults",
+                )
+            ),
+            "faults by class: strikes per seed that has it (median), seeds that have it",
+        ]
+        for name in classes:
+            counts = [result.struck[name] for result in results if name in result.struck]
+            lines.append(f"  {name:<22} {median(counts):>6.0f}  {len(counts):>6,}")
+        lines.append("marks: seeds that reached it")
+        lines += [f"  {name:<34} {reached[name]:>6,}" for name in MARKS]
+        lines.append(f"failures: {len(self.failures)}")
+        return "\n".join(lines)
+
+
+def sources_digest() -> str:
+    """Of every module of the package: two runs of the same digest ran the same code."""
+    root = Path(zmqmq.__file__).parent
+    digest = hashlib.blake2b()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(f"{path.relative_to(root)}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:_DIGEST_CHARS]
+
+
+def load(path: Path) -> list[Entry]:
+    return [msgspec.json.decode(line, type=Entry) for line in path.read_bytes().splitlines()] if path.exists() else []
+
+
+def missing(seeds: range, ledger: Iterable[Entry], sources: str) -> list[range]:
+    """Chunks of ``seeds`` that these sources have not run yet."""
+    done = {(entry.first, entry.end) for entry in ledger if entry.sources == sources and not entry.failed}
+    chunks = [range(first, min(first + CHUNK_SEEDS, seeds.stop)) for first in range(seeds.start, seeds.stop, CHUNK_SEEDS)]
+    return [chunk for chunk in chunks if (chunk.start, chunk.stop) not in done]
+
+
+def append(path: Path, chunk: range, results: Sequence[Result], sources: str) -> None:
+    entry = Entry(
+        chunk.start,
+        chunk.stop,
+        [result.seed for result in results if result.failure],
+        sources,
+        dt.datetime.now(dt.UTC).date().isoformat(),
+        round(sum(result.simulated_s for result in results)),
+        sum(result.openings for result in results),
+        sum(result.acknowledged for result in results),
+        sum(sum(result.struck.values()) for result in results),
+    )
+    with path.open("ab") as file:
+        file.write(msgspec.json.encode(entry) + b"\n")
+
+
+def summary(ledger: Sequence[Entry]) -> str:
+    """What may be claimed: the sums of the ledger."""
+    distinct = len({seed for entry in ledger for seed in range(entry.first, entry.end)})
+    total = sum(entry.end - entry.first for entry in ledger)
+    failed = sum(len(entry.failed) for entry in ledger)
+    return (
+        f"ledger: {total:,} runs of {distinct:,} seeds, {failed} failed; "
+        f"{sum(entry.simulated_s for entry in ledger) / 3600:,.1f} simulated hours, {sum(entry.openings for entry in ledger):,} openings, "
+        f"{sum(entry.acknowledged for entry in ledger):,} records acknowledged, {sum(entry.faults for entry in ledger):,} faults"
+    )
+
+
+def results_of(seeds: Sequence[int], jobs: int) -> Iterator[Result]:
+    """Run them, in order of seeds. Interrupted, it ends the other processes."""
+    if jobs == 1 or len(seeds) == 1:
+        yield from map(run, seeds)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap(run, seeds, chunksize=1)
+
+
+def story(shrunk: Shrunk) -> str:
+    """A failing seed as a report: what to run, what was taken away, what happened."""
+    result = shrunk.result
+    events = result.trace[-EVENTS_SHOWN_MAX:]
+    cut = [f"  … {len(result.trace) - len(events):,} events before these …"] if len(events) < len(result.trace) else []
+    return "\n".join(
+        [
+            f"seed {result.seed} fails: {result.failure}",
+            f"again: make sim SEED={result.seed}",
+            f"shrunk in {shrunk.runs} runs to {shrunk.fault_count} faults in {shrunk.trouble_s:.1f} s of trouble, "
+            f"{len(result.trace):,} events",
+            f"left out: {', '.join(sorted(shrunk.verdict.classes)) or 'no class'}; {len(shrunk.verdict.faults)} single faults and programs",
+            *cut,
+            *(str(event)[:LINE_CHARS_MAX] for event in events),
+        ]
+    )
