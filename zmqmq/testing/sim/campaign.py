@@ -156,14 +156,10 @@ def story(shrunk: Shrunk) -> str:
     result = shrunk.result
     events = result.trace[-EVENTS_SHOWN_MAX:]
     cut = [f"  … {len(result.trace) - len(events):,} events before these …"] if len(events) < len(result.trace) else []
-    return "\n".join(
-        [
-            f"seed {result.seed} fails: {result.failure}",
-            f"again: make sim SEED={result.seed}",
-            f"shrunk in {shrunk.runs} runs to {shrunk.fault_count} faults in {shrunk.trouble_s:.1f} s of trouble, "
-            f"{len(result.trace):,} events",
-            f"left out: {', '.join(sorted(shrunk.verdict.classes)) or 'no class'}; {len(shrunk.verdict.faults)} single faults and programs",
-            *cut,
-            *(str(event)[:LINE_CHARS_MAX] for event in events),
-        ]
-    )
+    report = [
+        f"seed {result.seed} fails: {result.failure}",
+        f"again: make sim SEED={result.seed}",
+        f"shrunk in {shrunk.runs} runs to {shrunk.fault_count} faults in {shrunk.trouble_s:.1f} s, {len(result.trace):,} events",
+        f"left out: {', '.join(sorted(shrunk.verdict.classes)) or 'no class'}; {len(shrunk.verdict.faults)} single faults and programs",
+    ]
+    return "\n".join([*report, *cut, *(str(event)[:LINE_CHARS_MAX] for event in events)])

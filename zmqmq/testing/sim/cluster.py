@@ -15,6 +15,7 @@ A test of a program looks so::
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -157,7 +158,9 @@ class Cluster:
     def _make_broker(self, node: int, base: BrokerConfig, *, has_faults: bool) -> SimBroker:
         name = f"b{node}"
         faults = DiskFaults.draw(self.chance.stream(f"{name} disk faults")) if has_faults else DiskFaults(torn=1.0)
-        disk = SimDisk(self.chance.stream(f"{name} disk"), faults=faults, decide=self.chance.decide, on_fault=self._on_disk_fault)
+        disk = SimDisk(
+            self.chance.stream(f"{name} disk"), faults=faults, decide=self.chance.decide, on_fault=partial(self._on_disk_fault, node)
+        )
         config = msgspec.structs.replace(base, data="/data", node_id=node, listen=(f"tcp://{name}:5570",), http="", insecure_plaintext=True)
         return SimBroker(
             self.world,
@@ -209,9 +212,12 @@ class Cluster:
     def _on_fault(self, name: str, number: int, detail: str) -> None:
         self.trace.tell("fault", f"{name} #{number}: {detail}")
 
-    def _on_disk_fault(self, name: str, detail: str) -> None:
+    def _on_disk_fault(self, node: int, name: str, detail: str) -> None:
         self.chance.struck[name] += 1
         self.trace.tell("fault", f"{name}: {detail}")
+        if name == "eio_write" and self._is_supervised:  # the partition is out of service until somebody looks after the disk
+            broker = self.brokers[node]
+            self.world.after(self._supervision.randrange(1, OFFLINE_US_MAX), self._end_offline, broker, broker.opening_count)
 
 
 def _never() -> bool:
