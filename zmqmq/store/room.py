@@ -10,12 +10,16 @@ if TYPE_CHECKING:
     from zmqmq.ports import Clock, Disk
 
 CHECK_MS: Final = 1000
-CHECK_BYTES: Final = 4 << 20
+COPIES: Final = 2
+"""What is written goes to the journal and to a segment."""
 _HINT: Final = "free space, or shorten the retention of topics"
 
 
 class Room:
-    """Asks the disk only every ``CHECK_MS``, or after ``CHECK_BYTES``."""
+    """Asks the disk every ``CHECK_MS``, and before what was written since could have taken the rest above the reserve.
+
+    The journal grows in steps; it may take one more of them out of the reserve.
+    """
 
     def __init__(self, disk: Disk, root: str, clock: Clock, *, bytes_max: int, reserve_bytes: int) -> None:
         self._disk = disk
@@ -24,7 +28,8 @@ class Room:
         self._bytes_max = bytes_max
         self._reserve_bytes = reserve_bytes
         self._checked_ms = clock.monotonic_ms() - CHECK_MS
-        self._written_bytes = 0
+        self._left_bytes = 0
+        """Above the reserve when the disk was asked, without what was written since."""
         self._is_free = True
 
     def refusal(self, size: int, used_bytes: int) -> DiskFull | None:
@@ -32,12 +37,13 @@ class Room:
         if 0 <= self._bytes_max < used_bytes + size:
             return DiskFull(f"the store's limit of {self._bytes_max} bytes is reached", hint=_HINT, outcome="not_written")
         now = self._clock.monotonic_ms()
-        if now - self._checked_ms >= CHECK_MS or self._written_bytes >= CHECK_BYTES:
-            self._checked_ms, self._written_bytes = now, 0
-            self._is_free = self._disk.free_bytes(self._root) >= self._reserve_bytes
+        if now - self._checked_ms >= CHECK_MS or (self._is_free and self._left_bytes < COPIES * size):
+            self._checked_ms = now
+            self._left_bytes = self._disk.free_bytes(self._root) - self._reserve_bytes
+            self._is_free = self._left_bytes >= 0
         if self._is_free:
             return None
         return DiskFull(f"less than the reserve of {self._reserve_bytes} bytes is free on the disk", hint=_HINT, outcome="not_written")
 
     def wrote(self, size: int) -> None:
-        self._written_bytes += size
+        self._left_bytes -= COPIES * size
