@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from zmqmq.broker.loop import Loop
-from zmqmq.model import PartitionId
+from zmqmq.model import METADATA_PARTITION, PartitionId
 from zmqmq.replication.leader import PartitionLeader
 
 
@@ -29,9 +29,11 @@ class Invariants:
     def __init__(self) -> None:
         self.check_count = 0
         self._last: dict[tuple[str, PartitionId], _Last] = {}
-        self._opening: dict[str, int] = {}
+        self._term: dict[str, tuple[int, int]] = {}
+        """Of each broker, the last opening that served and the metadata log's term in it."""
 
     def after_turn(self, broker: str, opening: int, loop: Loop) -> None:
+        self._term_rises_with_each_opening(broker, opening, loop)
         for partition, leader in loop.node.partitions.leaders.items():
             last = self._last.get((broker, partition))
             if last is not None and (last.opening, last.high_watermark, last.synced_end, last.log_start) == (
@@ -64,6 +66,16 @@ class Invariants:
     def _epoch_rises_with_each_opening(self, last: _Last, leader: PartitionLeader) -> None:
         if leader.leadership.epoch <= last.epoch:
             raise Violation(f"epoch rises with each opening: {leader!r}, it was {last.epoch}")
+
+    def _term_rises_with_each_opening(self, broker: str, opening: int, loop: Loop) -> None:
+        """Of the metadata log, as of every partition."""
+        last_opening, last = self._term.get(broker, (0, 0))
+        if last_opening == opening or not loop.node.is_ready:
+            return
+        term = loop.store.state(METADATA_PARTITION).epochs[-1].epoch
+        if term <= last:
+            raise Violation(f"term rises with each opening: the metadata log of {broker} has {term}, it had {last}")
+        self._term[broker] = opening, term
 
     def _synced_stays(self, last: _Last, leader: PartitionLeader) -> None:
         if leader.log_end < last.synced_end:

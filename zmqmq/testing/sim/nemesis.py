@@ -4,15 +4,19 @@ clocks. The whole plan is drawn before the run begins; each class is on or off, 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from msgspec import Struct
 
+from zmqmq.errors import InvalidConfig
+from zmqmq.model import METADATA_PARTITION
+from zmqmq.store.layout import join, segment_base
 from zmqmq.testing.sim.broker import SimBroker, State
 from zmqmq.testing.sim.chance import CLASS_IS_ON, Chance
 from zmqmq.testing.sim.cluster import Cluster
 from zmqmq.testing.sim.disk import CAPACITY_BYTES
+from zmqmq.testing.sim.disk_nodes import FileNode
 from zmqmq.testing.sim.kernel import US_PER_S
 
 GAP_S: Final = (4.0, 40.0)
@@ -22,6 +26,10 @@ APART_S: Final = (0.05, 12.0)
 CLOG_S: Final = (0.05, 5.0)
 FULL_S: Final = (0.5, 8.0)
 JUMP_S: Final = 3600.0
+ROT_S: Final = (0.5, 10.0)
+"""From the moment when a bit of a sealed segment turns over to the one when somebody restores the file."""
+TRACE_OF_ROT_BYTES: Final = 64
+"""Around the bit, to know whether the place still is what rotted."""
 FUSE_CALLS_MAX: Final = 400
 ROOM_BYTES_MAX: Final = 256 << 10
 
@@ -36,10 +44,11 @@ class Deed(Struct, frozen=True):
 
 
 class Nemesis:
-    """Plans for ``duration_s`` from now on, and carries the plan out."""
+    """Plans for ``duration_s`` from now on, and carries the plan out. ``classes``: the deeds to do; else chance says which."""
 
-    def __init__(self, cluster: Cluster, duration_s: float) -> None:
+    def __init__(self, cluster: Cluster, duration_s: float, *, classes: Collection[str] | None = None) -> None:
         self._cluster = cluster
+        self._end_us = cluster.world.now_us + int(duration_s * US_PER_S)
         self._deeds: dict[str, Callable[[random.Random], str]] = {
             "broker killed": self._kill,
             "power cut": self._cut_power,
@@ -54,8 +63,12 @@ class Nemesis:
             "links broken": self._break_links,
             "disk full": self._fill_disk,
             "clock jumped": self._jump,
+            "segment rots": self._rot,
         }
-        self.plan = [deed for name in self._deeds for deed in _drawn(cluster.chance, name, duration_s)]
+        unknown = sorted(set(classes or ()) - set(self._deeds))
+        if unknown:
+            raise InvalidConfig(f"{unknown[0]!r} is no deed of the nemesis", hint=f"there are: {', '.join(self._deeds)}")
+        self.plan = [deed for name in self._deeds for deed in _drawn(cluster.chance, name, duration_s, classes)]
         for deed in self.plan:
             cluster.world.after(deed.at_us, self._do, deed)
 
@@ -160,6 +173,30 @@ class Nemesis:
         self._cluster.clock(machine).jump(int(seconds * US_PER_S))
         return f"{machine} by {seconds:.1f} s"
 
+    def _rot(self, dice: random.Random) -> str:
+        """One bit of a sealed segment. Of a record with one replica no more can be asked than that its damage is noticed; so the
+        file is restored before the end, and the broker started again. Active segments are left alone: what recovery could not
+        write again because of the damage would wait beside them for somebody who knows."""
+        broker, seconds = self._any_broker(dice), _between(dice, ROT_S)
+        sealed = _sealed_segments(broker)
+        if not sealed:
+            return ""
+        path, node = sealed[dice.randrange(len(sealed))]
+        bit = dice.randrange(min(node.content.size, node.durable.size) * 8)
+        broker.disk.flip(path, bit)
+        around = max(0, bit // 8 - TRACE_OF_ROT_BYTES // 2)
+        rotten = node.content.read(TRACE_OF_ROT_BYTES, around)
+
+        def restore() -> None:
+            for version in (node.content, node.durable):
+                if version.read(TRACE_OF_ROT_BYTES, around) == rotten:
+                    version.flip(bit)
+            broker.kill()
+
+        left_s = (self._end_us - self._cluster.world.now_us) / US_PER_S
+        self._later(min(seconds, left_s), restore)
+        return f"bit {bit} of {path} for {seconds:.2f} s"
+
     def _any_broker(self, dice: random.Random) -> SimBroker:
         return dice.choice(self._cluster.brokers)
 
@@ -189,12 +226,28 @@ def _between(dice: random.Random, bounds: tuple[float, float]) -> float:
     return float(least * (greatest / least) ** dice.random())
 
 
-def _drawn(chance: Chance, name: str, duration_s: float) -> list[Deed]:
+def _drawn(chance: Chance, name: str, duration_s: float, classes: Collection[str] | None) -> list[Deed]:
     dice = chance.stream(f"nemesis {name}")
-    if dice.random() >= CLASS_IS_ON:
+    is_on = dice.random() < CLASS_IS_ON
+    if not (is_on if classes is None else name in classes):
         return []
     gap_s = _between(dice, GAP_S)
     at_s, deeds = 0.0, list[Deed]()
     while (at_s := at_s + dice.expovariate(1.0 / gap_s)) < duration_s:
         deeds.append(Deed(int(at_s * US_PER_S), name, len(deeds), dice.random()))
     return deeds
+
+
+def _sealed_segments(broker: SimBroker) -> list[tuple[str, FileNode]]:
+    """Those that rot may strike: files of topics behind which their partition has a newer one."""
+    metadata = join("logs", METADATA_PARTITION.topic_id.hex())
+    found: list[tuple[str, FileNode]] = []
+    before: tuple[str, FileNode] | None = None
+    for path, node in broker.disk.tree.files():
+        directory, _, name = path.rpartition("/")
+        if segment_base(name) is None or metadata in path or ".deleted/" in path:
+            continue
+        if before is not None and before[0].startswith(directory + "/") and min(before[1].content.size, before[1].durable.size):
+            found.append(before)
+        before = path, node
+    return found

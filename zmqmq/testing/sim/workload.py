@@ -1,8 +1,8 @@
 """Programs that use the cluster as users do, and write down what they did and saw.
 
 Producers send with keys and to partitions, one record or many, with all kinds of settings; readers read from the start, from the
-end, or go back; a gardener makes and deletes topics. Each runs in a client of its own, comes again when it was killed, and goes on
-after every error that the product names. What they did is a history for the checker.
+end, or go back; a gardener makes and deletes topics and records. Each runs in a client of its own, comes again when it was
+killed, and goes on after every error that the product names. What they did is a history for the checker.
 
 A ``fsync`` topic is held to everything. Of a ``replicated`` topic with one replica a power cut takes what was not synced, so its
 history is kept apart: it is held to everything as long as no power was lost.
@@ -11,6 +11,7 @@ history is kept apart: it is held to everything as long as no power was lost.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import random
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -20,33 +21,40 @@ from msgspec import Struct
 
 from zmqmq.client.aio.producer import AsyncProducer
 from zmqmq.client.aio.reader import AsyncReader
+from zmqmq.client.message import Message
 from zmqmq.errors import (
     BrokerUnavailable,
     BufferFull,
+    CorruptLog,
     DeliveryFailed,
     DiskFull,
+    InvalidRecord,
     LogOffline,
     OffsetOutOfRange,
     OutcomeUnknown,
     Throttled,
     TimeoutError,
-    TopicExists,
-    UnknownTopic,
     ZmqmqError,
 )
 from zmqmq.model import SLOT_COUNT, Delivery, Offset, partition_of_slot
 from zmqmq.testing.history import Send
 from zmqmq.testing.sim.client import SimClient
 from zmqmq.testing.sim.cluster import Cluster
+from zmqmq.testing.sim.gardener import Garden, tend
+from zmqmq.testing.sim.invariants import Violation
 from zmqmq.testing.sim.notes import History, Notes
 
 RESPAWN_US: Final = (10_000, 3_000_000)
 PAUSE_S_MAX: Final = 1.0
 RECORDS_MAX: Final = 30
 VALUE_BYTES_MAX: Final = 6_000
+AGE_MS_MAX: Final = 30_000
+"""How far back who reads since a time begins."""
 FINAL_S_MAX: Final = 60.0
 TROUBLE: Final = (BrokerUnavailable, BufferFull, DeliveryFailed, DiskFull, LogOffline, OutcomeUnknown, Throttled, TimeoutError)
 """What a program has to expect from a cluster in trouble. Any other error is a finding."""
+ROT: Final = (CorruptLog, InvalidRecord)
+"""And from one whose segments rot."""
 
 
 class Topic(Struct, frozen=True):
@@ -70,6 +78,9 @@ class Workload:
         self.strict = History(cluster.world)
         """Of the ``fsync`` topics."""
         self.lenient = History(cluster.world)
+        self.garden = Garden()
+        self.unplaced: dict[str, list[int]] = {}
+        """Values that were acknowledged without a word on their offsets, by ``fsync`` topic."""
         self.is_stopping = False
         self.running = 0
         dice = cluster.chance.stream("workload")
@@ -120,12 +131,19 @@ class Workload:
         async with client:
             for topic in self.topics:
                 for partition in range(topic.partitions):
-                    await client.produce(topic.name, b"0", partition=partition, timeout=20.0)  # it can be written to again
+                    await client.produce(topic.name, value_of(0, b""), partition=partition, timeout=20.0)  # it can be written to again
                 notes = self.notes("auditor", topic)
                 async with client.reader(topic.name, start=Offset.START, stop=Offset.END) as reader:
                     notes.begin_poll(final=True)
                     found = [message async for message in reader]
                     notes.end_poll(found, reader)
+                self._check_unplaced(topic, {number_of(message) for message in found})
+            await self.garden.audit(client)
+
+    def _check_unplaced(self, topic: Topic, found: set[int]) -> None:
+        missing = [value for value in self.unplaced.get(topic.name, ()) if value not in found]
+        if missing:
+            raise Violation(f"acknowledged records stay: {missing} of {topic.name} were acknowledged as duplicates, and are not there")
 
     def _spawn(self, number: int, name: str) -> None:
         if self.is_stopping:
@@ -182,13 +200,13 @@ class Program:
             while not self.is_stopping:
                 try:
                     await main(self)
-                except TROUBLE as error:
+                except (*TROUBLE, *ROT) as error:
+                    if isinstance(error, ROT) and not self.workload.cluster.chance.struck["segment rots"]:
+                        raise
                     self.workload.cluster.trace.tell("trouble", f"{self.name}: {type(error).__name__}: {error}")
                     await self.pause()
 
     async def pause(self) -> None:
-        import asyncio
-
         await asyncio.sleep(self.dice.random() * PAUSE_S_MAX)
 
 
@@ -228,18 +246,20 @@ async def send_some(program: Program, producer: AsyncProducer[bytes], topic: Top
     notes.begin_send(sends)
     results: list[Delivery | ZmqmqError] = []
     for send in sends:
-        value = f"{send.value} ".encode() + dice.randbytes(size // 2).hex().encode()
+        value = value_of(int(send.value), dice.randbytes(size // 2))
         try:
             handles.append(await producer.send(value, key=key, partition=None if is_keyed else partition))
         except ZmqmqError as error:
             error.outcome = error.outcome or "not_written"
             handles.append(error)
-    for handle in handles:
+    for send, handle in zip(sends, handles, strict=True):
         if isinstance(handle, ZmqmqError):
             results.append(handle)
             continue
         try:
             delivery = await handle
+            if delivery.offset is None and topic.is_fsync:
+                program.workload.unplaced.setdefault(topic.name, []).append(int(send.value))
             assert delivery.partition == partition, f"{delivery} is not in partition {partition}"
             results.append(delivery)
         except ZmqmqError as error:
@@ -255,7 +275,10 @@ async def read(program: Program) -> None:
     dice = program.dice
     topic = dice.choice(program.workload.topics)
     notes = program.notes(topic)
-    start = dice.choice((Offset.START, Offset.START, Offset.END, Offset.last(5)))
+    chance = program.workload.cluster.chance
+    since_ms = program.workload.cluster.clock("b0").wall_ms() - dice.randrange(0, AGE_MS_MAX)
+    since = Offset.at(dt.datetime.fromtimestamp(since_ms / 1000, dt.UTC))
+    start = dice.choice((Offset.START, Offset.START, Offset.END, Offset.last(5), Offset.last(dice.randrange(1, 500)), since))
     reader: AsyncReader[bytes] = program.client.reader(topic.name, start=start)
     try:
         async with reader:
@@ -263,7 +286,13 @@ async def read(program: Program) -> None:
                 if program.is_stopping:
                     break
                 notes.begin_poll()
-                notes.end_poll(await reader.batch(dice.choice((1, 10, 500)), timeout=dice.choice((0.0, 0.2, 2.0))), reader)
+                found = await reader.batch(dice.choice((1, 10, 500)), timeout=dice.choice((0.0, 0.2, 2.0)))
+                notes.end_poll(found, reader)
+                is_timely = start is since and not chance.struck["clock jumped"] and not chance.is_quiet  # which sets clocks right
+                for message in found:
+                    number_of(message)
+                    if is_timely and message.batch.append_time_ms < since.value:
+                        raise Violation(f"who reads since a time gets nothing older: {message!r} is from {message.batch.append_time_ms}")
                 await asyncio.sleep(dice.random() * 0.5)
     except OffsetOutOfRange as error:
         if topic.is_fsync or not program.workload.cluster.has_lost_power:
@@ -273,27 +302,18 @@ async def read(program: Program) -> None:
         notes.give_up()
 
 
-async def tend(program: Program) -> None:
-    """Makes a topic, writes to it, and deletes it; nobody else reads it."""
-    dice, admin = program.dice, program.client.admin
-    name = f"scratch-{program.name}-{program.workload.next_value()}"
-    try:
-        await admin.create_topic(name, dice.randrange(1, 4), config={"segment_bytes": "4096"})
-        for _ in range(dice.randrange(0, 5)):
-            await program.client.produce(name, dice.randbytes(2000), key=b"%d" % dice.randrange(0, 9))
-        if dice.random() < 0.5:
-            await admin.delete_records(name, {0: -1})
-        if dice.random() < 0.8:
-            await admin.delete_topic(name)
-    except (TopicExists, UnknownTopic) as error:  # the first try was carried out
-        program.workload.cluster.trace.tell("gardener", f"{error}")
-    await asyncio.sleep(dice.expovariate(1.0 / 5.0))
+def value_of(number: int, filler: bytes) -> bytes:
+    """What a program sends: its number, and enough to see that it arrives unchanged."""
+    text = filler.hex().encode()
+    return b"%d %08x %s" % (number, crc32c(text), text)
 
 
-async def _sleep(seconds: float) -> None:
-    import asyncio
-
-    await asyncio.sleep(seconds)
+def number_of(message: Message[bytes]) -> int:
+    """Raises Violation when the value is not one that was sent."""
+    number, checksum, text = (message.raw_value or b"").split(b" ", 2)
+    if int(checksum, 16) != crc32c(text):
+        raise Violation(f"records are never changed: {message!r} is not what was sent")
+    return int(number)
 
 
 def _draw_topic(dice: random.Random, number: int) -> Topic:

@@ -1,0 +1,133 @@
+"""Plant bugs into copies of the product and see the simulator find them: ``python tests/sim/plant.py [name …]``.
+
+For each mutation the package is copied, changed, and run in a process of its own from seed 0 on, until a seed fails; the same seed
+must pass without the mutation. A mutation that is not found within the seeds, or does not fit the code any more, means exit code 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Final
+
+from msgspec import Struct
+from mutants import MUTATIONS
+from mutation import PACKAGE, ROOT, Mutation, NoLongerApplies, mutate
+
+SEEDS_MAX: Final = 5_000
+"""A mutation that lives longer shows that the simulator is too kind."""
+SEED_S_MAX: Final = 120.0
+"""A seed that takes longer hangs."""
+LINE_CHARACTERS_MAX: Final = 150
+_CHILD: Final = """
+import json, sys
+from zmqmq.testing.sim.run import run
+for seed in range(int(sys.argv[1]), int(sys.argv[2])):
+    print(json.dumps([seed, run(seed).failure]), flush=True)
+"""
+
+
+class Verdict(Struct, frozen=True):
+    """What became of a mutation. ``seed`` is -1 unless it was found; ``failure`` says how, or why it was not."""
+
+    name: str
+    seed: int
+    seconds: float
+    failure: str
+
+    @property
+    def is_found(self) -> bool:
+        return self.seed >= 0
+
+    def __str__(self) -> str:
+        place = f"seed {self.seed}" if self.is_found else "NOT FOUND"
+        return f"{self.name:<56} {place:>10} {self.seconds:7.1f} s  {self.failure.splitlines()[0][:LINE_CHARACTERS_MAX]}"
+
+
+def try_out(mutation: Mutation, first: int, end: int) -> Verdict:
+    """Run the mutated product from seed ``first`` to before ``end``. Raises NoLongerApplies."""
+    began = time.monotonic()
+    changed = mutate(mutation, ROOT)
+    with tempfile.TemporaryDirectory(prefix="zmqmq-plant-") as directory:
+        copy = Path(directory)
+        shutil.copytree(ROOT / PACKAGE, copy / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+        for file, text in changed.items():
+            (copy / PACKAGE / file).write_text(text, encoding="utf-8")
+        seed, failure = _first_failure(copy, first, end)
+    if seed >= 0:
+        _, clean = _first_failure(ROOT, seed, seed + 1)
+        if clean:
+            seed, failure = -1, f"seed {seed} fails without the mutation too: {clean}"
+    return Verdict(mutation.name, seed, time.monotonic() - began, failure)
+
+
+def _first_failure(root: Path, first: int, end: int) -> tuple[int, str]:
+    """The first seed that fails with the package below ``root``, and how; (-1, why not) when none does."""
+    reached = first - 1
+    for seed, failure in _results(root, first, end):
+        reached = seed
+        if failure:
+            return seed, failure
+    if reached == end - 1:
+        return -1, "" if end - first == 1 else f"{end - first} seeds passed: the simulator is too kind"
+    return reached + 1, f"the process ended in seed {reached + 1}, or hung for {SEED_S_MAX:.0f} s"
+
+
+def _results(root: Path, first: int, end: int) -> Iterator[tuple[int, str]]:
+    """(seed, failure) as they come, until the process ends or hangs."""
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = ["timeout", str(SEED_S_MAX + (end - first) * SEED_S_MAX / 10), sys.executable, "-c", _CHILD, str(first), str(end)]
+    with subprocess.Popen(command, env=environment, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                seed, failure = json.loads(line)
+                yield seed, failure
+        finally:
+            process.kill()
+
+
+def plant(mutations: Sequence[Mutation], seeds: int, jobs: int) -> list[Verdict]:
+    """Try all; each is printed as it ends."""
+    verdicts: list[Verdict] = []
+
+    def tried(mutation: Mutation) -> Verdict:
+        try:
+            return try_out(mutation, 0, seeds)
+        except NoLongerApplies as error:
+            return Verdict(mutation.name, -1, 0.0, str(error))
+
+    with ThreadPoolExecutor(jobs) as pool:
+        for future in as_completed([pool.submit(tried, mutation) for mutation in mutations]):
+            verdicts.append(future.result())
+            print(verdicts[-1], flush=True)
+    return verdicts
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="name", help="mutations whose name contains this; all of them by default")
+    parser.add_argument("--seeds", type=int, default=SEEDS_MAX, help="until a mutation counts as not found (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutations at a time (default: one per core)")
+    arguments = parser.parse_args()
+    chosen = [each for each in MUTATIONS if not arguments.names or any(name in each.name for name in arguments.names)]
+    if not chosen:
+        print(f"no mutation is named like {' or '.join(arguments.names)}", file=sys.stderr)
+        return 2
+    verdicts = plant(chosen, arguments.seeds, arguments.jobs)
+    missed = [verdict.name for verdict in verdicts if not verdict.is_found]
+    print(f"{len(verdicts) - len(missed)} of {len(verdicts)} planted bugs found" + (f"; not found: {', '.join(missed)}" if missed else ""))
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
