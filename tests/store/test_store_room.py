@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
+from store_world import CONFIG, checkpoint, open_store, partition, stamped, sync
+
+from zmqmq.effects import Append
 from zmqmq.errors import DiskFull
 from zmqmq.store.room import CHECK_MS, COPIES, Room
+from zmqmq.testing.sim.disk import SimDisk
 from zmqmq.units import UNLIMITED
 
 BATCH_BYTES = 32 << 10
@@ -67,3 +73,22 @@ def test_space_that_comes_back_is_noticed_within_the_interval() -> None:
     disk.free = 8 << 20
     clock.now += CHECK_MS
     assert room.refusal(BATCH_BYTES, 0) is None
+
+
+def test_a_trim_after_a_restart_frees_its_segments_without_a_write() -> None:
+    disk = SimDisk(random.Random(1))
+    store = open_store(disk)
+    where = partition(0)
+    store.create(where, CONFIG)
+    for number in range(8):
+        assert store.append([Append(where, (stamped(where, number, bytes(2200), time_ms=number),))]) == {}
+        sync(store)
+        checkpoint(store)
+    store.close()
+    store = open_store(disk)
+    store.create(where, CONFIG)
+    before = store.state(where).size_bytes
+    store.move_log_start(where, 5)
+    checkpoint(store)
+    assert store.state(where).size_bytes < before
+    assert len([path for path in disk.files() if path.endswith(".log")]) == 3

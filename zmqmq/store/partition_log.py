@@ -272,8 +272,10 @@ class PartitionLog:
         assert log_start <= self.log_end
         if log_start == self.log_end:
             self.roll()
-        self._raise_log_start(log_start)
-        segments = self._list_segments()
+        try:
+            segments = self._list_segments()  # first: listed later, what lies below the new start would pass for already doomed
+        finally:
+            self._raise_log_start(log_start)
         while segments and self._end_of(segments, 0) <= log_start:
             self._doom_oldest(segments)
 
