@@ -25,6 +25,8 @@ LOG_LOST: Final = 2
 """Nothing that was not synced reaches the disk."""
 UNMOUNT_SECONDS_MAX: Final = 10.0
 _BUSY_PAUSE_SECONDS: Final = 0.002
+_STEP_BYTES_MAX: Final = 1 << 22
+_STEP_BYTES_MIN: Final = 4096
 
 
 class Mounted:
@@ -49,7 +51,7 @@ class Mounted:
         """Waits for who still has files open; the killed let go of them only now."""
         deadline = time.monotonic() + UNMOUNT_SECONDS_MAX
         while True:
-            found = subprocess.run(["umount", self.path], capture_output=True, text=True, timeout=CALL_SECONDS_MAX)
+            found = subprocess.run(["umount", self.path], capture_output=True, text=True, timeout=CALL_SECONDS_MAX, check=False)
             if found.returncode == 0:
                 return
             if "busy" not in found.stderr or time.monotonic() > deadline:
@@ -99,13 +101,17 @@ class SmallDisk(Mounted):
     def mount(self) -> None:
         run("mount", "-t", "tmpfs", "-o", f"size={self._size_bytes}", "tmpfs", self.path)
 
-    def free_bytes(self) -> int:
-        found = os.statvfs(self.path)
-        return found.f_bavail * found.f_frsize
-
-    def fill(self, leave_bytes: int = 0) -> Path:
-        """A file that takes what is free."""
+    def fill(self) -> Path:
+        """A file that takes all that is free."""
         path = self.path / "ballast"
+        at, step = 0, _STEP_BYTES_MAX
         with path.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, self.free_bytes() - leave_bytes))
+            while step >= _STEP_BYTES_MIN:
+                try:
+                    os.posix_fallocate(file.fileno(), at, step)
+                    at += step
+                except OSError as error:
+                    if error.errno != errno.ENOSPC:
+                        raise
+                    step //= 2
         return path

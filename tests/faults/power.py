@@ -48,7 +48,9 @@ class PowerCuts(World):
         self._disk.mount_again()
 
 
-def cut_power(scratch: Path, seed: int, cuts: int, seconds_max: float, *, options: str = "", mode: int = LOG_LOST, plant: str = "") -> Report:
+def cut_power(
+    scratch: Path, seed: int, cuts: int, seconds_max: float, *, options: str = "", mode: int = LOG_LOST, plant: str = ""
+) -> Report:
     """A campaign of power cuts."""
     witnesses = scratch / "witnesses"
     witnesses.mkdir()

@@ -13,7 +13,7 @@ CALL_SECONDS_MAX: Final = 20.0
 
 def run(*command: object) -> str:
     """What it printed. Raises CalledProcessError with its words as a note."""
-    found = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=CALL_SECONDS_MAX)
+    found = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=CALL_SECONDS_MAX, check=False)
     if found.returncode != 0:
         error = subprocess.CalledProcessError(found.returncode, found.args, found.stdout, found.stderr)
         error.add_note(found.stderr.strip())
