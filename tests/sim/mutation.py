@@ -29,12 +29,11 @@ class Edit(Struct, frozen=True):
 
 
 class Mutation(Struct, frozen=True):
-    """``breaks`` is the promise that does not hold any more. ``seed`` is one at which the simulator noticed; -1: not recorded."""
+    """``breaks`` is the promise that does not hold any more."""
 
     name: str
     breaks: str
     edits: Sequence[Edit]
-    seed: int = -1
 
     def __str__(self) -> str:
         return self.name
