@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format bench kills faults fuzz clean help
+.PHONY: demo test check format bench sim kills faults fuzz clean help
 
 help:
 	@echo 'make demo    set everything up; a broker with real lines, killed with -9 and restarted'
 	@echo 'make test    set everything up; checks and tests'
 	@echo 'make check   format, lint, types, layers'
 	@echo 'make bench   speed of this machine (some minutes)'
+	@echo 'make sim     300 seeds of the simulator (SEEDS=a..b: those, into the ledger; SEED=n: one again, shrunk if it fails)'
 	@echo 'make kills   a broker killed 300 times under load, every promise checked (some minutes; KILLS=n SEED=n)'
 	@echo 'make faults  power cuts, failing system calls, full disks, cut networks: real ones (root; some minutes; SEED=n)'
 	@echo 'make fuzz    every decoder against damaged input (EXECUTIONS=n SEED=n)'
@@ -29,6 +30,7 @@ demo: $(READY)
 
 test: check
 	$(BIN)/python -m pytest
+	$(SIM) 0..300
 
 check: $(READY)
 	$(BIN)/ruff format --check --quiet .
@@ -42,6 +44,10 @@ format: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
+
+SIM := $(BIN)/python -m zmqmq.testing.sim
+sim: $(READY)
+	$(SIM) $(if $(SEED),$(SEED) --trace,$(if $(SEEDS),$(SEEDS) --ledger tests/sim/ledger.jsonl,0..300))
 
 KILLS ?= 300
 kills: $(READY)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
     from zmqmq.testing.broker import TestBroker
+    from zmqmq.testing.sim import Cluster
+
+TRACE_EVENTS_MAX: Final = 60
+"""Of the end of each simulation, shown when its test fails."""
+_clusters: Final = pytest.StashKey["list[Cluster]"]()
 
 
 @pytest.fixture
@@ -23,3 +28,31 @@ def zmqmq_broker(tmp_path: Path) -> Iterator[TestBroker]:
         yield broker
     finally:
         broker.close()
+
+
+@pytest.fixture
+def zmqmq_sim(request: pytest.FixtureRequest) -> Iterator[Callable[..., Cluster]]:
+    """Makes simulated clusters: ``cluster = zmqmq_sim(seed=7)``, with the arguments of ``zmqmq.testing.sim.Cluster``. When the test
+    fails, its report shows how they came to their ends."""
+    from zmqmq.testing.sim import Cluster
+
+    made: list[Cluster] = request.node.stash.setdefault(_clusters, [])
+
+    def make(seed: int = 0, **arguments: Any) -> Cluster:
+        made.append(Cluster(seed, **arguments))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        for cluster in item.stash.get(_clusters, []):
+            report.sections.append(
+                (f"simulation of seed {cluster.chance.seed}", "\n".join(map(str, cluster.trace.events[-TRACE_EVENTS_MAX:])))
+            )
+    return report

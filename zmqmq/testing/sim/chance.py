@@ -18,6 +18,10 @@ CLASS_IS_ON: Final = 0.4
 """Chance of a class to be drawn on."""
 
 
+NEVER: Final = (0.0, 0.0)
+"""Rates of a class that is off."""
+
+
 class Verdict(Struct, frozen=True):
     """What may not strike: whole classes, and single faults by class and number."""
 
@@ -79,7 +83,7 @@ class Rates:
         self.rates: dict[str, float] = {}
         for name, (least, greatest) in limits.items():
             is_on, exponent = stream.random() < CLASS_IS_ON, stream.random()
-            self.rates[name] = least * (greatest / least) ** exponent if is_on else 0.0
+            self.rates[name] = least * (greatest / least) ** exponent if is_on and least else 0.0
 
     def roll(self, name: str, detail: str) -> bool:
         """Takes one number from the stream, whatever the rate and the verdict."""

@@ -42,3 +42,6 @@ class SimClient(AsyncClient):
 
     def _connections(self, on_ready: Callable[[], None]) -> LoopConnections:
         return SimDealers(self._network, self.process, on_ready)
+
+    def __del__(self) -> None:
+        """Its process ends with the cluster, or was killed: nobody forgot to close it."""

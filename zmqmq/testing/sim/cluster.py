@@ -14,6 +14,7 @@ A test of a program looks so::
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -52,7 +53,7 @@ SMALL: Final = StoreOptions(journal_bytes_max=64 << 10, journal_allocate_bytes=8
 
 
 class Cluster:
-    """``seed`` decides all. ``has_faults``: network and disks misbehave by chance; what is done on purpose works without.
+    """``seed`` decides all. ``has_faults``: network, disks and clocks misbehave by chance; what is done on purpose works without.
     ``is_supervised``: a broker that ended is started again. ``verdict``: faults that must not strike."""
 
     def __init__(
@@ -67,10 +68,10 @@ class Cluster:
         self.world = World()
         self.trace = Trace(self.world)
         self.chance = Chance(seed, verdict or Verdict(), self._on_fault)
-        self.chance.is_quiet = not has_faults
-        self.network = Network(self.world, self.chance, self.trace.mix)
+        self.network = Network(self.world, self.chance, self.trace.mix, has_faults=has_faults)
         self.invariants = Invariants()
         self.clients: dict[str, SimClient] = {}
+        self._has_faults = has_faults
         self._is_supervised = is_supervised
         self._supervision = self.chance.stream("supervisor")
         self._clocks = self.chance.stream("clocks")
@@ -110,6 +111,12 @@ class Cluster:
         client = SimClient(self.network, process, self.clock(machine), random, self.addresses, client_id=machine, timeout=timeout)
         self.clients[machine] = client
         return client
+
+    def spawn(self, machine: str, main: Callable[[SimClient], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
+        """Start a program with a client on a machine; ``kill_client`` ends it in the middle."""
+        client = self.client(machine)
+        task: asyncio.Task[T] = client.process.create_task(main(client))
+        return task
 
     def kill_client(self, machine: str) -> None:
         client = self.clients.pop(machine, None)
@@ -183,8 +190,8 @@ class Cluster:
             start_us = random.randrange(0, UPTIME_US_MAX)
             self._machines[machine] = SimClock(
                 self.world,
-                skew_us=skew_us if self.chance.strikes(CLOCK_CLASSES[0], f"{machine} by {skew_us} us") else 0,
-                drift_ppm=drift_ppm if self.chance.strikes(CLOCK_CLASSES[1], f"{machine} by {drift_ppm} ppm") else 0,
+                skew_us=skew_us if self._has_faults and self.chance.strikes(CLOCK_CLASSES[0], f"{machine} by {skew_us} us") else 0,
+                drift_ppm=drift_ppm if self._has_faults and self.chance.strikes(CLOCK_CLASSES[1], f"{machine} by {drift_ppm} ppm") else 0,
                 start_us=start_us,
             )
         return self._machines[machine]

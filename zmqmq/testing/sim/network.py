@@ -7,7 +7,7 @@ doubled or overtaken: the product must not depend on it.
 Machines that cannot reach each other keep their links for SILENCE_US (the heartbeat's patience); messages wait meanwhile. A process
 that dies is noticed at once, a machine that loses its power only by that silence.
 
-``Feed`` is PUB/SUB: it drops for whom its queue is full, and tells a late subscriber nothing of what was before.
+PUB/SUB is in ``feed``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from zmqmq.ports import Buffer
-from zmqmq.testing.sim.chance import Chance, Rates
+from zmqmq.testing.sim.chance import NEVER, Chance, Rates
 from zmqmq.testing.sim.kernel import Process, World
 
 DELAY_US_MIN: Final = 30
@@ -73,12 +73,12 @@ class Direction:
 class Network:
     """Who listens where, who can reach whom, and what is under way."""
 
-    def __init__(self, world: World, chance: Chance, mix: Callable[[Buffer], None]) -> None:
+    def __init__(self, world: World, chance: Chance, mix: Callable[[Buffer], None], *, has_faults: bool) -> None:
         """``mix`` gets the bytes of everything that arrives, for the trace."""
         self.world = world
         self._mix = mix
         self._random = chance.stream("network")
-        self._rates = Rates(chance, chance.stream("network faults"), CLASSES)
+        self._rates = Rates(chance, chance.stream("network faults"), CLASSES if has_faults else dict.fromkeys(CLASSES, NEVER))
         self._delay_us = int(10 ** self._random.uniform(1.5, 4.5))  # 30 us to 30 ms
         self._listeners: dict[str, Listener] = {}
         self._links: dict[int, tuple[Link, Caller]] = {}
@@ -171,6 +171,19 @@ class Network:
         found = self._links.get(int.from_bytes(name[1:], "big"))
         return found[0] if found is not None else None
 
+    def carry(self, way: Direction, deliver: Callable[[], None]) -> None:
+        """One thing from machine to machine without a link: in order, after a while, or never."""
+        at_us = way.clear_us = max(self.world.now_us + self._delay(way), way.clear_us)
+        if not self.is_blocked(way):
+            self.world.at(at_us, self._carried, way, deliver)
+
+    def loses_published(self, way: Direction) -> bool:
+        return self._rates.roll("published lost", f"{way.source} to {way.target}")
+
+    def _carried(self, way: Direction, deliver: Callable[[], None]) -> None:
+        if way.target not in self._dark:
+            deliver()
+
     def _send(self, link: Link, direction: Direction, frames: Sequence[Buffer], deliver: Callable[[list[Buffer]], None]) -> None:
         copies: list[Buffer] = [bytes(frame) for frame in frames]
         copies = [frame if len(frame) < VIEW_FROM_BYTES else memoryview(frame) for frame in copies]
@@ -185,7 +198,7 @@ class Network:
             return
         for _ in range(2 if is_doubled else 1):
             direction.under_way += 1
-            if self._is_blocked(direction):
+            if self.is_blocked(direction):
                 direction.waiting.append((deliver, copies))
                 continue
             at_us = self.world.now_us + self._delay(direction)
@@ -198,7 +211,7 @@ class Network:
     def _arrive(self, link: Link, direction: Direction, deliver: Callable[[list[Buffer]], None], frames: list[Buffer]) -> None:
         if not link.is_open:
             return
-        if self._is_blocked(direction):
+        if self.is_blocked(direction):
             direction.waiting.append((deliver, frames))
             return
         direction.under_way -= 1
@@ -210,7 +223,7 @@ class Network:
     def _release(self) -> None:
         for link, _ in self._links_of(lambda link: bool(link.to_broker.waiting or link.to_client.waiting)):
             for direction in (link.to_broker, link.to_client):
-                if not self._is_blocked(direction):
+                if not self.is_blocked(direction):
                     while direction.waiting:
                         deliver, frames = direction.waiting.popleft()
                         at_us = direction.clear_us = max(self.world.now_us + self._delay(direction), direction.clear_us)
@@ -221,14 +234,15 @@ class Network:
         clogged_us = self._clogged_until_us.get((direction.source, direction.target), 0) - self.world.now_us
         return max(delay_us, clogged_us)
 
-    def _is_blocked(self, direction: Direction) -> bool:
+    def is_blocked(self, direction: Direction) -> bool:
+        """Nothing gets through just now."""
         return (direction.source, direction.target) in self._blocked
 
     def _finish_call(self, number: int) -> None:
         link, caller = self._links.get(number, (None, None))
         if link is None or caller is None or not link.is_open:
             return
-        if self._is_blocked(link.to_broker) or self._is_blocked(link.to_client) or link.broker in self._dark:
+        if self.is_blocked(link.to_broker) or self.is_blocked(link.to_client) or link.broker in self._dark:
             return  # the session's own deadline ends the attempt
         link.listener = self._listeners.get(link.address)
         if link.listener is None:
