@@ -79,12 +79,12 @@ def points(scratch: Path) -> list[Point]:
     return found
 
 
-def sweep(scratch: Path, *, every: int = 1) -> Swept:
+def sweep(scratch: Path, *, first: int = 0, every: int = 1) -> Swept:
     """All points, or every so many-th."""
     result = Swept(Counter(), 0, Counter(), [])
     missed = 0
     with ThreadPoolExecutor(PROCESSES) as pool:
-        jobs = {pool.submit(_one, scratch, number, point): point for number, point in enumerate(points(scratch)[::every])}
+        jobs = {pool.submit(_one, scratch, number, point): point for number, point in enumerate(points(scratch)[first::every])}
         for job in as_completed(jobs):
             was_hit, refused, wrong = job.result()
             result.points[jobs[job].fault] += was_hit
