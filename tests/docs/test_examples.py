@@ -36,3 +36,12 @@ def test_typed_topic() -> None:
 def test_async_service(zmqmq_broker: Any) -> None:
     lines = run("async_service.py", zmqmq_broker.url).splitlines()
     assert [line.split(":")[0] for line in lines] == [f"order {i} of {('ann', 'bob')[i % 2]}" for i in range(6)]
+
+
+def test_simulated_service() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", str(EXAMPLES / "simulated")],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "20 passed" in done.stdout

@@ -131,12 +131,10 @@ def append(path: Path, chunk: range, results: Sequence[Result], sources: str) ->
 
 
 def summary(ledger: Sequence[Entry]) -> str:
-    """What may be claimed: the sums of the ledger."""
-    distinct = len({seed for entry in ledger for seed in range(entry.first, entry.end)})
-    total = sum(entry.end - entry.first for entry in ledger)
-    failed = sum(len(entry.failed) for entry in ledger)
+    """What may be claimed: the sums of the ledger, and the seeds whose last run failed."""
+    last = {seed: seed in entry.failed for entry in ledger for seed in range(entry.first, entry.end)}
     return (
-        f"ledger: {total:,} runs of {distinct:,} seeds, {failed} failed; "
+        f"ledger: {sum(entry.end - entry.first for entry in ledger):,} runs of {len(last):,} seeds, {sum(last.values())} failed when last run; "
         f"{sum(entry.simulated_s for entry in ledger) / 3600:,.1f} simulated hours, {sum(entry.openings for entry in ledger):,} openings, "
         f"{sum(entry.acknowledged for entry in ledger):,} records acknowledged, {sum(entry.faults for entry in ledger):,} faults"
     )
