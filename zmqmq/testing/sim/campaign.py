@@ -134,7 +134,8 @@ def summary(ledger: Sequence[Entry]) -> str:
     """What may be claimed: the sums of the ledger, and the seeds whose last run failed."""
     last = {seed: seed in entry.failed for entry in ledger for seed in range(entry.first, entry.end)}
     return (
-        f"ledger: {sum(entry.end - entry.first for entry in ledger):,} runs of {len(last):,} seeds, {sum(last.values())} failed when last run; "
+        f"ledger: {sum(entry.end - entry.first for entry in ledger):,} runs of {len(last):,} seeds, "
+        f"{sum(last.values())} failed when last run; "
         f"{sum(entry.simulated_s for entry in ledger) / 3600:,.1f} simulated hours, {sum(entry.openings for entry in ledger):,} openings, "
         f"{sum(entry.acknowledged for entry in ledger):,} records acknowledged, {sum(entry.faults for entry in ledger):,} faults"
     )
