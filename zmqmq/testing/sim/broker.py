@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 from zmqmq.broker.config import BrokerConfig
 from zmqmq.broker.loop import Loop, Surroundings, Usage, open_store
@@ -23,6 +23,10 @@ from zmqmq.testing.sim.worker import SimWorker
 
 TURN_US_MAX: Final = 300
 """What wakes a turn waits up to so long for it: the messages that come meanwhile are in the same round."""
+SYNC_US: Final = (100.0, 20_000.0)
+"""Mean time of a sync: least and greatest; each machine has its own disk."""
+CHECKPOINT_SYNCS: Final = 10
+"""How much longer a checkpoint takes."""
 SETTLE_S_MAX: Final = 10.0
 """A clean stop waits so long for the disk, like the real one."""
 
@@ -64,6 +68,7 @@ class SimBroker:
         self.opening_count = 0
         self._network = network
         self._random = random
+        self._sync_us = SYNC_US[0] * (SYNC_US[1] / SYNC_US[0]) ** random.random()
         self._tell = tell
         self._on_turn = on_turn
         self._on_down = on_down
@@ -132,14 +137,17 @@ class SimBroker:
             random=self._random,
             disk=self.disk,
             transport=self._router,
-            sync_worker=SimWorker(self.process, self._random, self.disk, self._guarded, self._wake),
-            checkpoint_worker=SimWorker(self.process, self._random, self.disk, self._guarded, self._wake),
+            sync_worker=self._worker(self._sync_us),
+            checkpoint_worker=self._worker(self._sync_us * CHECKPOINT_SYNCS),
             usage=lambda: Usage(0, 0),
         )
         self._tell("opened", f"{self.name}: {store.report!r}")
         self.loop = Loop(self.config, store, surroundings, endpoint=self.address)
         self.loop.begin()
         self._after_turn()
+
+    def _worker(self, job_us_mean: float) -> SimWorker[Any]:
+        return SimWorker(self.process, self._random, self.disk, self._guarded, self._wake, job_us_mean=job_us_mean)
 
     def _turn(self, at_us: int) -> None:
         if at_us != self._turn_at_us:

@@ -30,7 +30,7 @@ CLASS_IS_ON: Final = 0.4
 RATES: Final[dict[str, tuple[float, float]]] = {
     "eio_read": (1e-5, 1e-3),
     "eio_write": (1e-5, 1e-3),
-    "eio_sync": (1e-4, 1e-2),
+    "eio_sync": (1e-3, 5e-2),
     "enospc": (1e-4, 1e-2),
     "short_write": (1e-3, 1e-1),
     "torn": (0.1, 1.0),

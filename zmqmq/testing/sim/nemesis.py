@@ -3,6 +3,7 @@ clocks. The whole plan is drawn before the run begins; each class is on or off, 
 
 from __future__ import annotations
 
+import errno
 import random
 from collections.abc import Callable, Collection
 from typing import Final
@@ -15,7 +16,7 @@ from zmqmq.store.layout import join, segment_base
 from zmqmq.testing.sim.broker import SimBroker, State
 from zmqmq.testing.sim.chance import CLASS_IS_ON, Chance
 from zmqmq.testing.sim.cluster import Cluster
-from zmqmq.testing.sim.disk import CAPACITY_BYTES
+from zmqmq.testing.sim.disk import CAPACITY_BYTES, Fault
 from zmqmq.testing.sim.disk_nodes import FileNode
 from zmqmq.testing.sim.kernel import US_PER_S
 
@@ -25,6 +26,10 @@ PAUSE_S: Final = (0.05, 30.0)
 APART_S: Final = (0.05, 12.0)
 CLOG_S: Final = (0.05, 5.0)
 FULL_S: Final = (0.5, 8.0)
+NO_FILES_S: Final = (0.5, 15.0)
+PROGRESS_S_MAX: Final = 1.0
+"""A power cut that waits for a watermark to move waits so long."""
+LOOK_US: Final = 400
 JUMP_S: Final = 3600.0
 ROT_S: Final = (0.5, 10.0)
 """From the moment when a bit of a sealed segment turns over to the one when somebody restores the file."""
@@ -62,6 +67,7 @@ class Nemesis:
             "link clogged": self._clog,
             "links broken": self._break_links,
             "disk full": self._fill_disk,
+            "no new files": self._refuse_files,
             "clock jumped": self._jump,
             "segment rots": self._rot,
         }
@@ -84,14 +90,32 @@ class Nemesis:
         if broker.state is State.DOWN:
             return ""
         broker.kill()
+        if dice.random() < 0.5:
+            broker.disk.drop_memory()
         return broker.name
 
     def _cut_power(self, dice: random.Random) -> str:
+        """At any moment, or just when something was acknowledged."""
         broker = self._any_broker(dice)
         if broker.state is State.DOWN:
             return ""
-        broker.cut_power()
-        return broker.name
+        if dice.random() < 0.3:
+            broker.cut_power()
+            return broker.name
+        before, opening = _watermarks(broker), broker.opening_count
+        until_us = self._cluster.world.now_us + int(PROGRESS_S_MAX * US_PER_S)
+
+        def look() -> None:
+            if broker.opening_count != opening or broker.state is State.DOWN or self._cluster.chance.is_quiet:
+                return
+            if _watermarks(broker) != before or self._cluster.world.now_us >= until_us:
+                self._cluster.trace.tell("power cut", f"{broker.name}, watermarks were {before} and are {_watermarks(broker)}")
+                broker.cut_power()
+            else:
+                self._cluster.world.after(LOOK_US, look)
+
+        self._cluster.world.after(LOOK_US, look)
+        return f"{broker.name} at its next progress"
 
     def _light_fuse(self, dice: random.Random) -> str:
         broker = self._any_broker(dice)
@@ -167,6 +191,15 @@ class Nemesis:
         self._later(seconds, empty)
         return f"{broker.name} has {room} bytes of room for {seconds:.2f} s"
 
+    def _refuse_files(self, dice: random.Random) -> str:
+        """A disk without inodes: what is there can be written, nothing new can be made."""
+        broker, seconds = self._any_broker(dice), _between(dice, NO_FILES_S)
+        fault = Fault("create", errno.ENOSPC, times=-1)
+        broker.disk.faults.append(fault)
+        left_s = (self._end_us - self._cluster.world.now_us) / US_PER_S
+        self._later(min(seconds, left_s), lambda: broker.disk.faults.remove(fault))
+        return f"{broker.name} for {seconds:.2f} s"
+
     def _jump(self, dice: random.Random) -> str:
         machine = dice.choice([broker.name for broker in self._cluster.brokers] + sorted(self._cluster.clients))
         seconds = dice.uniform(-JUMP_S, JUMP_S)
@@ -236,6 +269,11 @@ def _drawn(chance: Chance, name: str, duration_s: float, classes: Collection[str
     while (at_s := at_s + dice.expovariate(1.0 / gap_s)) < duration_s:
         deeds.append(Deed(int(at_s * US_PER_S), name, len(deeds), dice.random()))
     return deeds
+
+
+def _watermarks(broker: SimBroker) -> int:
+    """Their sum, which moves when any of them does."""
+    return 0 if broker.loop is None else sum(leader.high_watermark for leader in broker.loop.node.partitions)
 
 
 def _sealed_segments(broker: SimBroker) -> list[tuple[str, FileNode]]:

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import Final, Generic
+from typing import Generic
 
 from zmqmq.broker.worker import Done, JobT
 from zmqmq.testing.sim.disk import SimDisk
 from zmqmq.testing.sim.kernel import Process
 
-JOB_US_MEAN: Final = 800
-"""How long a job takes on a disk that is well."""
-
 
 class SimWorker(Generic[JobT]):
-    """Implements ``broker.worker.Worker``. ``perform`` runs what may end the process by a power cut."""
+    """Implements ``broker.worker.Worker``. ``perform`` runs what may end the process by a power cut; ``job_us_mean`` is how long a
+    job takes on a disk that is well."""
 
     def __init__(
-        self, process: Process, random: Random, disk: SimDisk, perform: Callable[[Callable[[], None]], bool], wake: Callable[[], None]
+        self,
+        process: Process,
+        random: Random,
+        disk: SimDisk,
+        perform: Callable[[Callable[[], None]], bool],
+        wake: Callable[[], None],
+        *,
+        job_us_mean: float,
     ) -> None:
         self.is_busy = False
         self.has_crashed = False
+        self._job_us_mean = job_us_mean
         self._process = process
         self._random = random
         self._disk = disk
@@ -32,7 +38,7 @@ class SimWorker(Generic[JobT]):
     def submit(self, job: JobT) -> None:
         assert not self.is_busy
         self.is_busy = True
-        total_us = int(self._random.expovariate(1.0) * JOB_US_MEAN) + self._disk.sync_delay_us()
+        total_us = int(self._random.expovariate(1.0) * self._job_us_mean) + self._disk.sync_delay_us()
         before_us = int(self._random.random() * total_us)
         self._process.call_later(before_us / 1e6, self._run, job, before_us, total_us)
 
