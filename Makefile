@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format bench sim kills faults fuzz clean help
+.PHONY: demo test check format bench sim plant kills faults fuzz clean help
 
 help:
 	@echo 'make demo    set everything up; a broker with real lines, killed with -9 and restarted'
@@ -12,6 +12,7 @@ help:
 	@echo 'make check   format, lint, types, layers'
 	@echo 'make bench   speed of this machine (some minutes)'
 	@echo 'make sim     300 seeds of the simulator (SEEDS=a..b: those, into the ledger; SEED=n: one again, shrunk if it fails)'
+	@echo 'make plant   bugs planted into the code, each found by the simulator (most of an hour; NAME=part of a name)'
 	@echo 'make kills   a broker killed 300 times under load, every promise checked (some minutes; KILLS=n SEED=n)'
 	@echo 'make faults  power cuts, failing system calls, full disks, cut networks: real ones (root; some minutes; SEED=n)'
 	@echo 'make fuzz    every decoder against damaged input (EXECUTIONS=n SEED=n)'
@@ -48,6 +49,9 @@ bench: $(READY)
 SIM := $(BIN)/python -m zmqmq.testing.sim
 sim: $(READY)
 	$(SIM) $(if $(SEED),$(SEED) --trace,$(if $(SEEDS),$(SEEDS) --ledger tests/sim/ledger.jsonl,0..300))
+
+plant: $(READY)
+	$(BIN)/python tests/sim/plant.py $(if $(NAME),'$(NAME)')
 
 KILLS ?= 300
 kills: $(READY)
