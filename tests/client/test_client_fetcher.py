@@ -171,6 +171,16 @@ def test_an_answer_to_a_question_from_before_a_seek_is_dropped() -> None:
     assert later.entries[0].offset == 50
 
 
+def test_a_seek_does_not_forget_the_high_watermark() -> None:
+    fetcher, call = reading()
+    data = stamped(0, 3)
+    fetcher.on_fetch(call, reply(data), [data], 0)
+    known = fetcher.high_watermarks()
+    assert known[0] >= 3
+    fetcher.seek(0, Offset.exact(0))
+    assert fetcher.high_watermarks() == known
+
+
 def test_damaged_frames_fail_the_partition_by_name() -> None:
     fetcher, call = reading()
     fetcher.on_fetch(call, reply(b"rubbish"), [b"rubbish"], 0)

@@ -168,6 +168,7 @@ class Fetcher:
         stop = partition.stop_at if partition.stop is None else Offset.exact(partition.stop)
         fresh = self._partitions[number] = _Partition(number, start, stop)
         fresh.generation = partition.generation + 1
+        fresh.high_watermark = partition.high_watermark
         self._fetching.clear()  # what waits at the broker for the old place must not hold up the new one
         return fresh.generation
 
