@@ -64,9 +64,9 @@ class Swept(NamedTuple):
 
 def points(scratch: Path) -> list[Point]:
     """Every call that touches the data directory, with each fault."""
-    data, trace = scratch / "plain", scratch / "plain.trace"
-    _work(data, scratch / "plain.testimony", trace, f"trace={','.join(CALLS)}")
-    assert (scratch / "plain.testimony").read_text().endswith("over\n"), "the workload does not reach its end without faults"
+    data, testimony, trace = _paths(scratch / "plain")
+    _work(data, testimony, trace, f"trace={','.join(CALLS)}")
+    assert testimony.read_text().endswith("over\n"), "the workload does not reach its end without faults"
     counts: Counter[str] = Counter()
     found = []
     for line in trace.read_text().splitlines():
@@ -95,7 +95,7 @@ def sweep(scratch: Path, *, first: int = 0, every: int = 1) -> Swept:
 
 
 def _one(scratch: Path, number: int, point: Point) -> tuple[bool, list[str], list[str]]:
-    data, testimony, trace = (scratch / f"{number}.{kind}" for kind in ("data", "testimony", "trace"))
+    data, testimony, trace = _paths(scratch / str(number))
     errors = _work(data, testimony, trace, f"trace={point.call}", point.injection)
     lines = testimony.read_text().splitlines() if testimony.exists() else []
     traced = trace.read_text()
@@ -103,8 +103,14 @@ def _one(scratch: Path, number: int, point: Point) -> tuple[bool, list[str], lis
     wrong = [f"the workload ended with {errors[-300:]}"] if errors else []
     wrong += list(check(data, lines))
     if not wrong:
-        shutil.rmtree(data, ignore_errors=True)
+        shutil.rmtree(data.parent, ignore_errors=True)
     return was_hit, [line for line in lines if line.startswith("refused")], wrong
+
+
+def _paths(directory: Path) -> tuple[Path, Path, Path]:
+    """Of the data, the testimony and the trace of one run; no name is in another."""
+    directory.mkdir()
+    return directory / "data", directory / "testimony", directory / "trace"
 
 
 def _work(data: Path, testimony: Path, trace: Path, *expressions: str) -> str:
