@@ -11,7 +11,8 @@ log and never will be) or ``"unknown"`` (it was sent, and no answer came: it may
 from __future__ import annotations
 
 import builtins
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+import copy
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,6 +32,12 @@ class ZmqmqError(Exception):
         self.outcome = outcome
         if hint:
             self.add_note(hint)  # tracebacks show it
+
+    def again(self) -> Self:
+        """The same error, to be raised to somebody else: an exception keeps the frames of who raised it, and all that they held."""
+        made = copy.copy(self)
+        made.__cause__ = self.__cause__
+        return made
 
     def details(self) -> dict[str, Any]:
         """The attributes that travel with the error; msgpack types only."""

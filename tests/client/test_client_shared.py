@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import random
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -181,3 +184,35 @@ def test_what_a_stop_leaves_is_not_passed_by_the_position() -> None:
     assert intake.take(10) == []
     assert intake.advance() is Step.END
     assert intake.position() == {0: 1}
+
+
+class Kept:
+    """Something large that a caller holds."""
+
+
+def test_a_failed_record_does_not_keep_what_its_callers_held() -> None:
+    outbox = new_outbox()
+    handle = put_of(outbox)(b"x")
+    handle.batch.outcome = zmqmq.errors.TimeoutError("too late", outcome="not_written")
+
+    def call() -> weakref.ref[Kept]:
+        kept = Kept()
+        with contextlib.suppress(zmqmq.errors.TimeoutError):
+            handle.result()
+        return weakref.ref(kept)
+
+    found = call()
+    gc.collect()
+    assert found() is None
+
+
+def test_each_caller_of_a_failed_record_gets_an_error_of_its_own() -> None:
+    handle = put_of(new_outbox())(b"x")
+    handle.batch.outcome = zmqmq.errors.DiskFull("no room", hint="make some", outcome="not_written")
+    raised = []
+    for _ in range(2):
+        with pytest.raises(zmqmq.errors.DiskFull, match="no room") as caught:
+            handle.result()
+        raised.append(caught.value)
+    assert raised[0] is not raised[1]
+    assert [(error.hint, error.outcome, error.__notes__) for error in raised] == [("make some", "not_written", ["make some"])] * 2

@@ -230,6 +230,19 @@ def test_a_full_journal_throttles_until_a_checkpoint_is_done(store: Store) -> No
     assert append(store, number)
 
 
+def test_a_journal_that_filled_up_while_a_checkpoint_failed_is_freed_without_further_appends(disk: SimDisk, store: Store) -> None:
+    append(store, 0)
+    disk.faults = [Fault("pwritev", path="checkpoint", error=errno.ENOSPC)]
+    checkpoint(store)
+    number, failed = 1, {}
+    while not failed:
+        failed = store.append([Append(WHERE, (stamped(WHERE, number, bytes(900)),))])
+        number += not failed
+    checkpoint(store)  # it could not switch files: both were needed
+    checkpoint(store)
+    assert store.append([Append(WHERE, (stamped(WHERE, number, bytes(900)),))]) == {}
+
+
 def test_a_full_journal_still_takes_the_metadata_log_within_a_bound(store: Store) -> None:
     store.create(METADATA_PARTITION, CONFIG)
     number, failed = 0, {}

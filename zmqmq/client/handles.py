@@ -125,7 +125,7 @@ class BatchHandle(Handles[Handle]):
         for batch, _, _ in self.parts:
             wait_for_batch(batch, None if deadline is None else deadline - time.monotonic())
             if isinstance(batch.outcome, ZmqmqError):
-                raise batch.outcome
+                raise batch.outcome.again()
 
     def result(self, timeout: float | None = None) -> list[Delivery]:
         """All receipts. Raises the first error."""
@@ -137,7 +137,7 @@ def delivery(batch: Batch, index: int) -> Delivery:
     """The receipt of one record of a resolved batch, or its error raised."""
     outcome = batch.outcome
     if isinstance(outcome, ZmqmqError):
-        raise outcome
+        raise outcome.again()
     assert isinstance(outcome, Receipt)
     offset = None if outcome.base_offset is None else outcome.base_offset + index
     when = time_of(outcome.append_time_ms)

@@ -399,7 +399,9 @@ class Store:
 
     def begin_checkpoint(self) -> CheckpointJob | None:
         """A job that makes the journal superfluous up to here; None when nothing changed. One at a time."""
-        return self._begin_checkpoint(is_clean=False) if self._has_changed or self._volume.doomed else None
+        # A file that filled up while the other was needed stays full after a checkpoint; only the next one can leave it.
+        has_reason = self._has_changed or bool(self._volume.doomed) or self._journal.is_half_full
+        return self._begin_checkpoint(is_clean=False) if has_reason else None
 
     def _begin_checkpoint(self, *, is_clean: bool) -> CheckpointJob | None:
         assert not self._is_checkpointing

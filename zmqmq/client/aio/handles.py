@@ -60,7 +60,7 @@ class AsyncBatchHandle(Handles[AsyncHandle]):
         for batch, _, _ in self.parts:
             await wait_for_batch(batch, None if deadline is None else deadline - asyncio.get_running_loop().time())
             if isinstance(batch.outcome, ZmqmqError):
-                raise batch.outcome
+                raise batch.outcome.again()
 
     async def result(self, timeout: float | None = None) -> list[Delivery]:
         """All receipts. Raises the first error."""
