@@ -114,13 +114,15 @@ BROKER_MUTATIONS: Final = (
         [Edit("metadata/controller.py", "self.pending.producer_ids_end + PRODUCER_ID_BLOCK", "PRODUCER_ID_BLOCK")],
     ),
     Mutation(
-        "topic changes answered before they are committed",
-        "a topic that was made is there, one that was deleted is gone",
+        "deletion of a topic answered before it is committed",
+        "a topic that was deleted is gone",
         [
             Edit(
                 "broker/topics.py",
-                "            self._propose(decision, asked)\n        else:\n            self._answer(asked)\n",
-                "            self._propose(decision, None)\n        self._answer(asked)\n",
+                "        if decision.records:\n            self._propose(decision, asked)\n",
+                "        if isinstance(request, DeleteTopic):\n            self._propose(decision, None)\n"
+                "            self._dispatch.reply(asked.source, DoneReply(asked.correlation_id))\n"
+                "        elif decision.records:\n            self._propose(decision, asked)\n",
             )
         ],
     ),

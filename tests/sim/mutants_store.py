@@ -92,18 +92,6 @@ STORE_MUTATIONS: Final = (
         ],
     ),
     Mutation(
-        "journal lives look alike",
-        "stale bytes of an earlier life are never taken for entries",
-        [
-            Edit("store/journal.py", 'int.from_bytes(self._random.randbytes(_GENERATION_BYTES), "little")', "7"),
-            Edit(
-                "store/replay.py",
-                "next_sequence = max([expected, *(found.header.sequence + 1 for found in later)])",
-                "next_sequence = expected",
-            ),
-        ],
-    ),
-    Mutation(
         "journal entries claim that those before them are synced",
         "an entry that recovery calls lost was acknowledged",
         [Edit("store/journal.py", "            synced=self.synced,\n", "            synced=self.next_sequence - 1,\n")],

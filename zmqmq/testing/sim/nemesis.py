@@ -26,7 +26,7 @@ PAUSE_S: Final = (0.05, 30.0)
 APART_S: Final = (0.05, 12.0)
 CLOG_S: Final = (0.05, 5.0)
 FULL_S: Final = (0.5, 8.0)
-NO_FILES_S: Final = (0.5, 15.0)
+NO_FILES_S: Final = (0.3, 4.0)
 PROGRESS_S_MAX: Final = 1.0
 """A power cut that waits for a watermark to move waits so long."""
 LOOK_US: Final = 400
@@ -196,8 +196,12 @@ class Nemesis:
         broker, seconds = self._any_broker(dice), _between(dice, NO_FILES_S)
         fault = Fault("create", errno.ENOSPC, times=-1)
         broker.disk.faults.append(fault)
+
+        def allow() -> None:
+            broker.disk.faults = [each for each in broker.disk.faults if each is not fault]
+
         left_s = (self._end_us - self._cluster.world.now_us) / US_PER_S
-        self._later(min(seconds, left_s), lambda: broker.disk.faults.remove(fault))
+        self._later(min(seconds, left_s), allow)
         return f"{broker.name} for {seconds:.2f} s"
 
     def _jump(self, dice: random.Random) -> str:
