@@ -7,6 +7,7 @@ while somebody uses a topic.
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 from crc32c import crc32c
@@ -47,9 +48,14 @@ def route_of(info: TopicInfo) -> TopicRoute:
     elif info.slot_table:
         slots = _read_table(info.slot_table)
     else:
-        slots = tuple(partition_of_slot(slot, count) for slot in range(SLOT_COUNT))
+        slots = _initial_table(count)
     leaders = {partition.partition: partition.leader for partition in info.partitions}
     return TopicRoute(info.name, info.topic_id, info.table_version, slots, leaders, info.config)
+
+
+@functools.cache
+def _initial_table(partition_count: int) -> tuple[int, ...]:
+    return tuple(partition_of_slot(slot, partition_count) for slot in range(SLOT_COUNT))
 
 
 def _read_table(table: bytes) -> tuple[int, ...]:

@@ -27,6 +27,8 @@ Ts = TypeVarTuple("Ts")
 
 US_PER_S: Final = 1_000_000
 _FLOAT_US: Final = 0.01
+CLOSE_TIMES_MAX: Final = 20
+"""Awaits on the way out of a coroutine that is closed in the middle."""
 EVENTS_MAX: Final = 500_000
 """Of one run; more means that something turns without end."""
 
@@ -142,9 +144,17 @@ class Process(asyncio.AbstractEventLoop):
         self._held = None
 
     def forget(self) -> None:
-        """``kill``, and let go of all that it held."""
+        """``kill``, and let go of all that it held: coroutines that were in the middle of something are closed, or what they
+        await would keep them for ever (handles of records are not seen by the collector)."""
         self.kill()
-        self._tasks.clear()
+        events._set_running_loop(self)  # noqa: SLF001
+        try:
+            for task in self._tasks:
+                if not task.done():
+                    _close(task.get_coro())
+        finally:
+            events._set_running_loop(None)  # noqa: SLF001
+            self._tasks.clear()
 
     def run_handle(self, handle: asyncio.Handle) -> None:
         if self.is_dead:
@@ -218,6 +228,16 @@ class Process(asyncio.AbstractEventLoop):
 
     async def shutdown_asyncgens(self) -> None:
         """Generators of a simulated process end with it."""
+
+
+def _close(coroutine: Any) -> None:
+    """What it does on its way out, and what it complains of, is of no interest: its process is dead."""
+    for _ in range(CLOSE_TIMES_MAX):
+        try:
+            coroutine.close()
+        except Exception:  # noqa: BLE001, S112 - it awaits on its way out, or its clean-up fails without a world
+            continue
+        return
 
 
 def _ignore(_unraisable: object) -> None:
