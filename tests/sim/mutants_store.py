@@ -206,35 +206,20 @@ STORE_MUTATIONS: Final = (
         [Edit("store/store.py", "        refusal = self._write_journal([], (partition, log_start))\n", "        refusal = None\n")],
     ),
     Mutation(
-        "stamps not checked by a read",
+        "stamps not checked",
         "a damaged batch is reported, never sent to a reader",
-        [Edit("batch.py", "    if crc32c(data[position : position + _STAMP.size], seed) != stamp_crc or magic", "    if magic")],
-    ),
-    Mutation(
-        "damaged index not rebuilt at a write",
-        "an index is never trusted",
         [
+            Edit("batch.py", "    if crc32c(data[position : position + _STAMP.size], seed) != stamp_crc or magic", "    if magic"),
             Edit(
-                "store/partition_log.py",
-                "            self.rebuild_index(self.base)\n",
-                "            self.indexed_position = 0\n",
-            )
+                "client/intake.py",
+                "        check_stamp(header, data, stamp_seed(PartitionId(self.inbox.fetcher.topic_id, chunk.partition)), position)\n",
+                "",
+            ),
         ],
     ),
     Mutation(
         "damaged index not rebuilt at a read",
         "an index is never trusted",
         [Edit("store/reading.py", "        log.rebuild_index(base)\n", "        pass\n")],
-    ),
-    Mutation(
-        "index entries not checked",
-        "an index is never trusted",
-        [
-            Edit(
-                "store/formats.py",
-                "len(data) != INDEX_ENTRY_BYTES or _CRC.unpack_from(data, _INDEX.size)[0] != crc32c(data[: _INDEX.size], seed)",
-                "len(data) != INDEX_ENTRY_BYTES",
-            )
-        ],
     ),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,8 @@ SEEDS_MAX: Final = 5_000
 SEED_S_MAX: Final = 120
 """A seed that takes longer hangs: its process is ended, which counts as found."""
 LINE_CHARACTERS_MAX: Final = 150
+_CALLBACK: Final = re.compile(r"world: Exception in callback .*? at \S+: ")
+"""What asyncio says before it says what happened."""
 _CHILD: Final = """
 import json, signal, sys
 from zmqmq.testing.sim.run import run
@@ -51,7 +54,8 @@ class Verdict(Struct, frozen=True):
 
     def __str__(self) -> str:
         place = f"seed {self.seed}" if self.is_found else "NOT FOUND"
-        return f"{self.name:<56} {place:>10} {self.seconds:7.1f} s  {self.failure.splitlines()[0][:LINE_CHARACTERS_MAX]}"
+        failure = _CALLBACK.sub("", self.failure.partition("\n")[0])
+        return f"{self.name:<56} {place:>10} {self.seconds:7.1f} s  {failure[:LINE_CHARACTERS_MAX]}"
 
 
 def try_out(mutation: Mutation, first: int, end: int) -> Verdict:

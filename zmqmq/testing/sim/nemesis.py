@@ -27,9 +27,13 @@ APART_S: Final = (0.05, 12.0)
 CLOG_S: Final = (0.05, 5.0)
 FULL_S: Final = (0.5, 8.0)
 NO_FILES_S: Final = (0.3, 4.0)
+DYING_S: Final = (0.001, 1.0)
+SYNCS_BEFORE_MAX: Final = 20
+DYING_S_MAX: Final = 3.0
+"""A disk of which nobody asks a sync for so long goes on living."""
 PROGRESS_S_MAX: Final = 1.0
-"""A power cut that waits for a watermark to move waits so long."""
-LOOK_US: Final = 400
+"""A power cut that waits for a watermark or a log start to move waits so long."""
+LOOK_US: Final = 1_000
 JUMP_S: Final = 3600.0
 ROT_S: Final = (0.5, 10.0)
 """From the moment when a bit of a sealed segment turns over to the one when somebody restores the file."""
@@ -68,6 +72,7 @@ class Nemesis:
             "links broken": self._break_links,
             "disk full": self._fill_disk,
             "no new files": self._refuse_files,
+            "disk dies": self._kill_disk,
             "clock jumped": self._jump,
             "segment rots": self._rot,
         }
@@ -102,14 +107,14 @@ class Nemesis:
         if dice.random() < 0.3:
             broker.cut_power()
             return broker.name
-        before, opening = _watermarks(broker), broker.opening_count
+        before, opening = _progress(broker), broker.opening_count
         until_us = self._cluster.world.now_us + int(PROGRESS_S_MAX * US_PER_S)
 
         def look() -> None:
             if broker.opening_count != opening or broker.state is State.DOWN or self._cluster.chance.is_quiet:
                 return
-            if _watermarks(broker) != before or self._cluster.world.now_us >= until_us:
-                self._cluster.trace.tell("power cut", f"{broker.name}, watermarks were {before} and are {_watermarks(broker)}")
+            if _progress(broker) != before or self._cluster.world.now_us >= until_us:
+                self._cluster.trace.tell("power cut", f"{broker.name}, its progress was {before} and is {_progress(broker)}")
                 broker.cut_power()
             else:
                 self._cluster.world.after(LOOK_US, look)
@@ -204,6 +209,31 @@ class Nemesis:
         self._later(min(seconds, left_s), allow)
         return f"{broker.name} for {seconds:.2f} s"
 
+    def _kill_disk(self, dice: random.Random) -> str:
+        """A sync of the journal fails, and a moment later the power does: what was acknowledged in between is put to the test."""
+        broker, seconds = self._any_broker(dice), _between(dice, DYING_S)
+        fault = Fault("fdatasync", path="/journal/", nth=dice.randrange(1, SYNCS_BEFORE_MAX))
+        broker.disk.faults.append(fault)
+        chance, world = self._cluster.chance, self._cluster.world
+        until_us = world.now_us + int(DYING_S_MAX * US_PER_S)
+
+        def cut() -> None:
+            if not chance.is_quiet and broker.state is not State.DOWN:
+                chance.struck["power cut"] += 1
+                self._cluster.trace.tell("power cut", f"{broker.name}, {seconds:.3f} s after a failed sync")
+                broker.cut_power()
+
+        def look() -> None:
+            if fault.times and not chance.is_quiet and world.now_us < until_us:
+                world.after(LOOK_US, look)
+                return
+            broker.disk.faults = [each for each in broker.disk.faults if each is not fault]
+            if not fault.times:
+                self._later(seconds, cut)
+
+        world.after(LOOK_US, look)
+        return f"{broker.name} after {fault.nth} syncs"
+
     def _jump(self, dice: random.Random) -> str:
         machine = dice.choice([broker.name for broker in self._cluster.brokers] + sorted(self._cluster.clients))
         seconds = dice.uniform(-JUMP_S, JUMP_S)
@@ -275,9 +305,9 @@ def _drawn(chance: Chance, name: str, duration_s: float, classes: Collection[str
     return deeds
 
 
-def _watermarks(broker: SimBroker) -> int:
-    """Their sum, which moves when any of them does."""
-    return 0 if broker.loop is None else sum(leader.high_watermark for leader in broker.loop.node.partitions)
+def _progress(broker: SimBroker) -> int:
+    """The sum of all watermarks and log starts, which moves when any of them does."""
+    return 0 if broker.loop is None else sum(leader.high_watermark + leader.log_start for leader in broker.loop.node.partitions)
 
 
 def _sealed_segments(broker: SimBroker) -> list[tuple[str, FileNode]]:

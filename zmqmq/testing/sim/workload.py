@@ -282,6 +282,7 @@ async def read(program: Program) -> None:
     reader: AsyncReader[bytes] = program.client.reader(topic.name, start=start)
     try:
         async with reader:
+            begins = await reader.position() if dice.random() < 0.5 else {}
             for _ in range(dice.randrange(3, 60)):
                 if program.is_stopping:
                     break
@@ -291,6 +292,8 @@ async def read(program: Program) -> None:
                 is_timely = start is since and not chance.struck["clock jumped"] and not chance.is_quiet  # which sets clocks right
                 for message in found:
                     number_of(message)
+                    if message.offset < begins.get(message.partition, 0):
+                        raise Violation(f"a reader gets nothing before its place: {message!r} is before {begins}")
                     if is_timely and message.batch.append_time_ms < since.value:
                         raise Violation(f"who reads since a time gets nothing older: {message!r} is from {message.batch.append_time_ms}")
                 await asyncio.sleep(dice.random() * 0.5)
