@@ -88,7 +88,7 @@ def consume(address: str, topic: str, how: str) -> float:
         count = 0
         with mq.reader(topic, stop=zmqmq.Offset.END) as reader:
             if how == "batches":
-                for batch in reader.batches(max_messages=100_000):
+                for batch in reader.batches():
                     count += len(batch)
             else:
                 for _message in reader:
@@ -120,6 +120,31 @@ def receipt_latency(address: str, topic: str) -> dict[str, float]:
         for due in _paced(RATE_PER_SECOND, LATENCY_SECONDS):
             mq.produce(topic, value)
             waits.append((time.monotonic() - due) * 1e3)
+    return _percentiles(waits)
+
+
+def sent_latency(address: str, topic: str) -> dict[str, float]:
+    """From the moment a single record was due to its receipt, without waiting for one before sending the next."""
+    value = json_values(1)[0]
+    waits: list[float] = []
+    with zmqmq.Client(address) as mq, mq.producer(topic, linger=0) as out:
+        out.send(value).result()
+        for due in _paced(RATE_PER_SECOND, LATENCY_SECONDS):
+            out.send(value).add_done_callback(lambda _handle, due=due: waits.append((time.monotonic() - due) * 1e3))
+        out.flush(60)
+    return _percentiles(waits)
+
+
+def closed_loop_latency(address: str, topic: str) -> dict[str, float]:
+    """From ``produce`` to its receipt, one after the other as fast as they go."""
+    value = json_values(1)[0]
+    waits = []
+    with zmqmq.Client(address) as mq:
+        mq.produce(topic, value)
+        for _ in range(RATE_PER_SECOND * LATENCY_SECONDS):
+            started = time.monotonic()
+            mq.produce(topic, value)
+            waits.append((time.monotonic() - started) * 1e3)
     return _percentiles(waits)
 
 
@@ -179,8 +204,9 @@ def one_run(records: int, wanted: set[str]) -> dict[str, float]:
                 figures[f"send {durability}"] = in_process(send, address, topic("one"), records // 3, "unkeyed")
                 figures[f"send keyed, 4 partitions, {durability}"] = in_process(send, address, topic("keyed", 4), records // 3, "keyed")
             if "latency" in wanted:
-                for name, value in in_process(receipt_latency, address, topic("receipt")).items():
-                    figures[f"receipt ms {name} {durability}"] = value
+                for what, measure in (("sent", sent_latency), ("produce()", receipt_latency), ("produce() in a row", closed_loop_latency)):
+                    for name, value in in_process(measure, address, topic(measure.__name__)).items():
+                        figures[f"receipt ms {name}, {what}, {durability}"] = value
                 for how in ("sleeping", "busy"):
                     for name, value in end_to_end_latency(address, topic(how), how).items():
                         figures[f"end to end ms {name}, {how} producer, {durability}"] = value
