@@ -82,6 +82,28 @@ BROKER_MUTATIONS: Final = (
         ],
     ),
     Mutation(
+        "unknown producer accepted in the middle of its row",
+        "batches of a producer are written in order",
+        [
+            Edit(
+                "producer_state.py",
+                "            if header.base_sequence != 0:\n                reached(",
+                "            if False:\n                reached(",
+            )
+        ],
+    ),
+    Mutation(
+        "new producer epoch accepted in the middle of its row",
+        "batches of a producer are written in order",
+        [
+            Edit(
+                "producer_state.py",
+                "            if header.base_sequence != 0:\n                raise OutOfOrderSequence(",
+                "            if False:\n                raise OutOfOrderSequence(",
+            )
+        ],
+    ),
+    Mutation(
         "duplicates not recognised",
         "a retry is written once",
         [
@@ -177,6 +199,17 @@ BROKER_MUTATIONS: Final = (
             Edit(
                 "client/sender.py",
                 "        if lane.is_broken and lane.sent and any(batch.maybe_written or batch.in_flight for batch in lane.batches):\n",
+                "        if False:\n",
+            )
+        ],
+    ),
+    Mutation(
+        "hole declared while predecessors are under way",
+        "a row of sequences ends only when nothing can fill its hole",
+        [
+            Edit(
+                "client/sender.py",
+                "        if lane.batches[0] is not batch or (lane.is_failing and isinstance(error, OutOfOrderSequence)):\n",
                 "        if False:\n",
             )
         ],

@@ -21,6 +21,7 @@ PARTITIONS_MAX: Final = 3
 RECORDS_MAX: Final = 8
 RECORD_BYTES: Final = 2_000
 SEGMENT_BYTES: Final = 4096
+RETENTION: Final[tuple[dict[str, str], ...]] = ({}, {}, {"retention_bytes": "6000"}, {"retention_ms": "2000"})
 PAUSE_S_MEAN: Final = 3.0
 
 
@@ -79,7 +80,7 @@ async def tend(program: Program) -> None:
     name = f"scratch-{program.name}-{program.workload.next_value()}"
     partitions = dice.randrange(1, PARTITIONS_MAX + 1)
     try:
-        await admin.create_topic(name, partitions, config={"segment_bytes": str(SEGMENT_BYTES)})
+        await admin.create_topic(name, partitions, config={"segment_bytes": str(SEGMENT_BYTES), **dice.choice(RETENTION)})
         garden.made[name] = partitions
         await _grow(program, name)
         if dice.random() < 0.6:
