@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from zmqmq.client.arguments import Seconds, addresses_of, seconds_of
+from zmqmq.client.arguments import Seconds, addresses_of, seconds_of, text_of
 from zmqmq.client.core import ClientCore
 from zmqmq.client.forking import tell_of_forks
 from zmqmq.client.intake import Intake
@@ -51,7 +51,7 @@ class BaseClient:
         self.closed: ZmqmqError | None = ClosedError("the client did not start")
         """Why nothing can be asked of the client any more, or not yet."""
         self.addresses = addresses_of(brokers)
-        self.client_id = client_id
+        self.client_id = text_of("client_id", client_id)
         self.timeout = seconds_of("timeout", timeout, low=0.001)
         self._clock, self._random = self._time_and_chance()
         self._core = ClientCore(self.addresses, client_id=client_id, random=self._random)

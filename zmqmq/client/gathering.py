@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, repeat
 from operator import add
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from crc32c import crc32c
 
 from zmqmq.batch import Record
 from zmqmq.client.accumulator import RECORD_OVERHEAD_BYTES, Batch
+from zmqmq.client.arguments import items_of, refused, text_of, whole_of
 from zmqmq.client.handles import Handles
 from zmqmq.client.outbox import Outbox
 from zmqmq.client.serde import Serde, encode_plain_key, encode_raw
@@ -33,6 +34,8 @@ V_contra = TypeVar("V_contra", contravariant=True)
 Headers = Mapping[str, bytes]
 
 Encoded: TypeAlias = list[bytes | None]
+
+_HEADERS_RULE: Final = 'a mapping from str to bytes, as {"source": b"web"}'
 
 
 class Pause(enum.Enum):
@@ -96,6 +99,10 @@ class Gatherer:
                 if partition is None:
                     slots, table_version = outbox.table
                     partition = slots[crc32c(key) % SLOT_COUNT]
+                elif partition.__class__ is not int:  # True and 1.0 are found where 1 is
+                    partition = whole_of("partition", partition)
+            elif partition is not None and partition.__class__ is not int:
+                partition = whole_of("partition", partition)
             if headers is not None:
                 headers, size = _checked_headers(headers, size)
             if size > size_max:
@@ -133,6 +140,7 @@ class Gatherer:
         if keys is None:
             self._check_sizes(_sizes(data))
             return data, None
+        keys = items_of("keys", keys, "a list of keys, one per value")
         if len(keys) != len(data):
             raise InvalidConfig(f"send_many got {len(data)} values and {len(keys)} keys", hint="give one key per value")
         encode = self._encode_key
@@ -159,7 +167,7 @@ class Gatherer:
             yield from self._gather(handles, _Run(partition, 0 if partition is None else table_version, *group))
 
     def _encoded(self, values: Iterable[Any]) -> Encoded:
-        listed: list[Any] = values if isinstance(values, list) else list(values)
+        listed = items_of("values", values, "a list of values, or anything else that gives one after the other")
         encode = self._encode
         if encode is encode_raw and set(map(type, listed)) <= {bytes, type(None)}:
             return listed
@@ -238,16 +246,22 @@ def _size_up_to(ends: list[int], at: int, done: int, index: int) -> int:
 
 def _checked_headers(headers: Headers, size: int) -> tuple[dict[str, bytes], int]:
     """A copy, and the record's size with them."""
+    if headers.__class__ is not dict and not isinstance(headers, Mapping):
+        raise refused("headers", headers, _HEADERS_RULE)
     for name, value in headers.items():
-        if name.__class__ is not str or value.__class__ is not bytes:
-            raise InvalidConfig(f"header {name!r} must be a str with a bytes value, got {type(value).__name__}")
+        if value.__class__ is not bytes:
+            raise refused(f"header {name!r}", value, _HEADERS_RULE)
+        if name.__class__ is not str:
+            raise refused("the name of a header", name, _HEADERS_RULE)
+        if not name.isascii():
+            text_of("the name of a header", name)
         size += len(name) + len(value) + 4
     return dict(headers), size
 
 
-def _milliseconds(timestamp: dt.datetime) -> int:
-    if timestamp.tzinfo is None:
-        raise InvalidConfig(f"timestamp needs a time zone, got {timestamp!r}", hint="use datetime.now(UTC)")
+def _milliseconds(timestamp: object) -> int:
+    if not isinstance(timestamp, dt.datetime) or timestamp.utcoffset() is None:
+        raise refused("timestamp", timestamp, "a datetime with a time zone, as datetime.now(UTC)")
     return int(timestamp.timestamp() * 1000)
 
 

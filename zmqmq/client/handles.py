@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct
 
 from zmqmq.client.accumulator import Batch, Receipt
+from zmqmq.client.arguments import Seconds, maybe_seconds_of, refused
 from zmqmq.client.message import time_of
 from zmqmq.client.waiting import wait_for_batch
 from zmqmq.errors import Outcome, ZmqmqError
@@ -43,15 +44,16 @@ class Handle(Struct, gc=False, eq=False):
     def done(self) -> bool:
         return self.batch.outcome is not None
 
-    def result(self, timeout: float | None = None) -> Delivery:
+    def result(self, timeout: Seconds | None = None) -> Delivery:
         """Wait for the receipt. Raises what went wrong with the record, or TimeoutError when ``timeout`` passes first; without
         one the producer's delivery timeout is the limit."""
-        wait_for_batch(self.batch, timeout)
+        wait_for_batch(self.batch, maybe_seconds_of("timeout", timeout))
         return delivery(self.batch, self.index)
 
     def add_done_callback(self, callback: Callable[[Handle], Any]) -> None:
         """Call ``callback(handle)`` when the record is decided, in the client's I/O thread; at once if it is already. It must
         return soon and must not wait for other handles; what it raises is logged."""
+        check_callback(callback)
 
         def call() -> None:
             try:
@@ -119,18 +121,24 @@ class BatchHandle(Handles[Handle]):
     def __init__(self, count: int) -> None:
         super().__init__(count, Handle)
 
-    def wait(self, timeout: float | None = None) -> None:
+    def wait(self, timeout: Seconds | None = None) -> None:
         """Until every record is decided; cheaper than ``result``. Raises the first error."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        seconds = maybe_seconds_of("timeout", timeout)
+        deadline = None if seconds is None else time.monotonic() + seconds
         for batch, _, _ in self.parts:
             wait_for_batch(batch, None if deadline is None else deadline - time.monotonic())
             if isinstance(batch.outcome, ZmqmqError):
                 raise batch.outcome.again()
 
-    def result(self, timeout: float | None = None) -> list[Delivery]:
+    def result(self, timeout: Seconds | None = None) -> list[Delivery]:
         """All receipts. Raises the first error."""
         self.wait(timeout)
         return self.deliveries()
+
+
+def check_callback(callback: object) -> None:
+    if not callable(callback):
+        raise refused("callback", callback, "a function of one handle")
 
 
 def delivery(batch: Batch, index: int) -> Delivery:

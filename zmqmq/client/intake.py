@@ -16,7 +16,7 @@ from operator import length_hint
 from typing import Any, Final, Generic, TypeVar
 
 from zmqmq.batch import check_body, check_stamp, record_bytes, stamp_seed
-from zmqmq.client.arguments import Place, check_partitions, offset_of
+from zmqmq.client.arguments import Place, check_partitions, places_of, whole_of
 from zmqmq.client.engine import Io
 from zmqmq.client.fetcher import Chunk, Failure, Fetcher, News, Reached, Settled
 from zmqmq.client.message import Message, MessageDecoder
@@ -198,10 +198,9 @@ class Intake(Generic[V]):
 
     def places(self, place: Place | Mapping[int, Place], partition: int | None) -> dict[int, Offset]:
         """What ``seek`` was asked for."""
-        if isinstance(place, Mapping):
-            places = {number: offset_of(wanted) for number, wanted in place.items()}
-        else:
-            places = dict.fromkeys(self._positions if partition is None else [partition], offset_of(place))
+        places = places_of("place", place)
+        if isinstance(places, Offset):
+            places = dict.fromkeys(self._positions if partition is None else [whole_of("partition", partition)], places)
         check_partitions(places, self.partitions, self.topic)
         return places
 

@@ -13,13 +13,18 @@ from msgspec import Struct
 
 from zmqmq.client.accumulator import Accumulator
 from zmqmq.client.arguments import (
+    CheckedPlaces,
     Places,
     Seconds,
     acks_of,
-    bytes_of,
     check_partitions,
+    count_of,
+    flag_of,
     maybe_seconds_of,
     offsets_of,
+    partitions_of,
+    places_of,
+    refused,
     seconds_of,
     stops_of,
 )
@@ -32,7 +37,6 @@ from zmqmq.client.routing import route_of
 from zmqmq.client.sender import Sender
 from zmqmq.client.serde import Serde, raw
 from zmqmq.client.steps import Steps, find_topic, in_core
-from zmqmq.errors import InvalidConfig
 from zmqmq.model import BATCH_BYTES_MAX, Acks, Offset
 from zmqmq.ports import Random
 from zmqmq.topic_config import stored_config
@@ -121,18 +125,18 @@ class ProducerSettings(Struct, frozen=True):
         buffer_bytes: int = BUFFER_BYTES,
         delivery_timeout: Seconds = DELIVERY_TIMEOUT_S,
     ) -> ProducerSettings:
-        if compression not in {None, "zstd", "none"}:
-            raise InvalidConfig(f"compression is {compression!r}", hint='it must be "zstd" or "none"')
+        if compression not in (None, "zstd", "none"):
+            raise refused("compression", compression, '"zstd" or "none", or None for what the topic says')
         return cls(
-            value or raw(),
-            key,
+            _serde_of("value", value) or raw(),
+            _serde_of("key", key),
             acks_of(acks),
             seconds_of("linger", linger, high=_LINGER_S_MAX),
             compression,
-            idempotent,
+            flag_of("idempotent", idempotent),
             seconds_of("max_block", max_block),
-            bytes_of("batch_bytes", batch_bytes, 1, BATCH_BYTES_MAX - _BATCH_ROOM_BYTES),
-            bytes_of("buffer_bytes", buffer_bytes, batch_bytes, _BUFFER_BYTES_MAX),
+            count_of("batch_bytes", batch_bytes, 1, BATCH_BYTES_MAX - _BATCH_ROOM_BYTES, "bytes"),
+            count_of("buffer_bytes", buffer_bytes, batch_bytes, _BUFFER_BYTES_MAX, "bytes"),
             seconds_of("delivery_timeout", delivery_timeout, low=0.001),
         )
 
@@ -159,9 +163,9 @@ class ReaderSettings(Struct, frozen=True):
 
     value: Serde[Any]
     key: Serde[Any] | None
-    partitions: Sequence[int] | None
-    start: Places
-    stop: Places | None
+    partitions: list[int] | None
+    start: CheckedPlaces
+    stop: CheckedPlaces | None
     timeout: float | None
     buffer_bytes: int
 
@@ -177,7 +181,25 @@ class ReaderSettings(Struct, frozen=True):
         timeout: Seconds | None = None,
         buffer_bytes: int = BUFFER_BYTES_MAX,
     ) -> ReaderSettings:
-        return cls(value or raw(), key, partitions, start, stop, maybe_seconds_of("timeout", timeout), buffer_bytes)
+        wanted = None if partitions is None else partitions_of(partitions)
+        if wanted == []:
+            raise refused("partitions", partitions, "at least one partition, or None for all")
+        return cls(
+            _serde_of("value", value) or raw(),
+            _serde_of("key", key),
+            wanted,
+            places_of("start", start),
+            None if stop is None else places_of("stop", stop),
+            maybe_seconds_of("timeout", timeout),
+            count_of("buffer_bytes", buffer_bytes, 1, _BUFFER_BYTES_MAX, "bytes"),
+        )
+
+
+def _serde_of(name: str, serde: Any) -> Any:
+    """None, or what can encode and decode; str and bytes each lack one of them."""
+    if serde is not None and not (callable(getattr(serde, "encode", None)) and callable(getattr(serde, "decode", None))):
+        raise refused(name, serde, "a serde: zmqmq.raw(), text(), json() or msgpack()")
+    return serde
 
 
 def open_producer(io: Io, topic: str, settings: ProducerSettings, random: Random, *, timeout: float | None = None) -> Steps[Outbox]:
@@ -220,7 +242,7 @@ def open_reader(io: Io, topic: str, settings: ReaderSettings) -> Steps[Intake[An
     info, reply = yield from find_topic(topic)
     known = sorted(partition.partition for partition in info.partitions)
     check_partitions(settings.partitions or (), known, topic)
-    wanted = known if settings.partitions is None else sorted(set(settings.partitions))
+    wanted = known if settings.partitions is None else settings.partitions
     starts, stops = offsets_of(settings.start, wanted, Offset.START), stops_of(settings.stop, wanted)
     fetcher = Fetcher(info.topic_id, starts, stops, leader=io.core.leader_of(topic), buffer_bytes=settings.buffer_bytes)
     inbox = Inbox(io, fetcher)

@@ -10,12 +10,26 @@ from typing import Any, Final, TypeVar
 
 from msgspec import Struct
 
-from zmqmq.client.arguments import Place, Seconds, check_partitions, maybe_seconds_of, offset_of
+from zmqmq.client.arguments import (
+    Place,
+    Seconds,
+    check_partitions,
+    config_of,
+    count_of,
+    flag_of,
+    mapping_of,
+    maybe_seconds_of,
+    offset_of,
+    partitions_of,
+    texts_of,
+    topic_of,
+    whole_of,
+)
 from zmqmq.client.core import ANY_BROKER
 from zmqmq.client.routing import NO_LEADER
 from zmqmq.client.steps import Steps, ask, default_timeout, find_topic, in_core, metadata, monotonic, pause
-from zmqmq.errors import BrokerUnavailable, InvalidConfig, NotLeader, TopicExists, ZmqmqError
-from zmqmq.model import Offset, check_topic_name
+from zmqmq.errors import BrokerUnavailable, NotLeader, TopicExists, ZmqmqError
+from zmqmq.model import Offset
 from zmqmq.topic_config import TopicConfig, describe_config, stored_config
 from zmqmq.wire.framing import raised
 from zmqmq.wire.replies import (
@@ -120,27 +134,28 @@ def create_topic(
     timeout: Seconds | None = None,
 ) -> Steps[Topic]:
     """Create a topic; 0 takes the cluster's defaults. With ``exist_ok`` an existing topic is returned as it is."""
-    check_topic_name(name)
-    settings = {key: str(value) for key, value in (config or {}).items()}
-    if min(partitions, replication_factor) < 0:
-        raise InvalidConfig(f"partitions {partitions} and replication_factor {replication_factor} must not be negative")
+    topic = topic_of(name, "name", is_new=True)
+    count, replicas = count_of("partitions", partitions, 0), count_of("replication_factor", replication_factor, 0)
+    settings = {} if config is None else config_of("config", config)
+    may_exist = flag_of("exist_ok", exist_ok)
 
     def build(correlation_id: int, timeout_ms: int) -> Request:
-        return CreateTopic(correlation_id, timeout_ms, name, partitions, replication_factor, settings)
+        return CreateTopic(correlation_id, timeout_ms, topic, count, replicas, settings)
 
     try:
         return _topic((yield from _ask(TopicReply, build, "CreateTopic", timeout, is_safe=False)).topic)
     except TopicExists:
-        if not exist_ok:
+        if not may_exist:
             raise
-        return (yield from describe_topic(name, timeout=timeout))
+        return (yield from describe_topic(topic, timeout=timeout))
 
 
 def delete_topic(name: str, *, timeout: Seconds | None = None) -> Steps[None]:
     """Delete a topic and all its records, for good."""
+    topic = topic_of(name, "name")
 
     def build(correlation_id: int, timeout_ms: int) -> Request:
-        return DeleteTopic(correlation_id, timeout_ms, name)
+        return DeleteTopic(correlation_id, timeout_ms, topic)
 
     yield from _ask(DoneReply, build, "DeleteTopic", timeout, is_safe=False)
 
@@ -149,24 +164,25 @@ def alter_topic(
     name: str, set: Mapping[str, Any] | None = None, unset: Iterable[str] = (), *, timeout: Seconds | None = None
 ) -> Steps[Topic]:
     """Set settings, and put others back to their defaults."""
-    changed = {key: str(value) for key, value in (set or {}).items()}
-    removed = list(unset)
+    topic = topic_of(name, "name")
+    changed = {} if set is None else config_of("set", set)
+    removed = texts_of("unset", unset)
 
     def build(correlation_id: int, timeout_ms: int) -> Request:
-        return AlterTopic(correlation_id, timeout_ms, name, changed, removed)
+        return AlterTopic(correlation_id, timeout_ms, topic, changed, removed)
 
     return _topic((yield from _ask(TopicReply, build, "AlterTopic", timeout)).topic)
 
 
 def topics(*, internal: bool = False, timeout: Seconds | None = None) -> Steps[list[Topic]]:
     """All topics, by name."""
-    reply = yield from metadata(None, internal=internal, timeout=maybe_seconds_of("timeout", timeout))
+    reply = yield from metadata(None, internal=flag_of("internal", internal), timeout=maybe_seconds_of("timeout", timeout))
     return sorted((_topic(info) for info in reply.topics), key=lambda topic: topic.name)
 
 
 def describe_topic(name: str, *, timeout: Seconds | None = None) -> Steps[Topic]:
     """One topic. Raises UnknownTopic, with ``similar`` names."""
-    info, _ = yield from find_topic(name, maybe_seconds_of("timeout", timeout))
+    info, _ = yield from find_topic(topic_of(name, "name"), maybe_seconds_of("timeout", timeout))
     return _topic(info)
 
 
@@ -174,7 +190,8 @@ def offsets(
     topic: str, *, partitions: Sequence[int] | None = None, at: Place | None = None, timeout: Seconds | None = None
 ) -> Steps[dict[int, Offsets]]:
     """Start and end of each partition. With ``at`` (an Offset or a time), ``start`` is where that place is."""
-    place = Offset.START if at is None else offset_of(at)
+    place = Offset.START if at is None else offset_of("at", at)
+    numbers = None if partitions is None else partitions_of(partitions)
     kind, time_ms = (LIST_TIME, place.value) if place.kind == "time" else (LIST_START, 0)
 
     def request(entries: list[OffsetQuery]) -> Callable[[int, int], Request]:
@@ -186,23 +203,27 @@ def offsets(
         return reply.results
 
     found: dict[int, list[int]] = {}
-    for result in (yield from _at_leaders(topic, partitions, at_leader, timeout)):
+    for result in (yield from _at_leaders(topic_of(topic), numbers, at_leader, timeout)):
         found.setdefault(result.partition, []).append(result.offset)
     return {number: Offsets(_place(place, start, end), end) for number, (start, end) in sorted(found.items())}
 
 
 def delete_records(topic: str, before: Mapping[int, int], *, timeout: Seconds | None = None) -> Steps[dict[int, int]]:
     """Remove the records before an offset of each partition (-1: all). The new starts."""
+    ends = {
+        whole_of("a partition in before", number): count_of(f"before[{number!r}]", offset, TO_END)
+        for number, offset in mapping_of("before", before, "a mapping from partition to offset, as {0: 100}").items()
+    }
 
     def request(entries: list[DeleteEntry]) -> Callable[[int, int], Request]:
         return lambda correlation_id, timeout_ms: DeleteRecords(correlation_id, timeout_ms, entries)
 
     def at_leader(topic_id: bytes, node: int, numbers: list[int], seconds: float) -> Steps[list[DeleteResult]]:
-        entries = [DeleteEntry(topic_id, number, before[number]) for number in numbers]
+        entries = [DeleteEntry(topic_id, number, ends[number]) for number in numbers]
         reply = yield from ask(DeleteRecordsReply, request(entries), "DeleteRecords", timeout=seconds, node=node)
         return reply.results
 
-    results = yield from _at_leaders(topic, sorted(before), at_leader, timeout)
+    results = yield from _at_leaders(topic_of(topic), sorted(ends), at_leader, timeout)
     return {result.partition: result.log_start for result in results}
 
 
@@ -253,6 +274,7 @@ def brokers(*, timeout: Seconds | None = None) -> Steps[list[BrokerInfo]]:
 
 def stats(*, partitions: bool = True, timeout: Seconds | None = None) -> Steps[list[StatsReply]]:
     """The counters of each broker."""
+    flag_of("partitions", partitions)
 
     def build(correlation_id: int, timeout_ms: int) -> Request:
         return GetStats(correlation_id, timeout_ms, partitions)

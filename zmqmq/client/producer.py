@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
+from zmqmq.client.arguments import Seconds, maybe_seconds_of
 from zmqmq.client.gathering import Gatherer, Pause, Put
 from zmqmq.client.handles import BatchHandle, Handle
 from zmqmq.client.outbox import Outbox
@@ -55,22 +56,24 @@ class Producer(Generic[V]):
                 deadline = None
         return handle
 
-    def flush(self, timeout: float | None = None) -> None:
+    def flush(self, timeout: Seconds | None = None) -> None:
         """Wait until everything sent so far is decided. Raises DeliveryFailed if a record was lost since the last flush, or
         TimeoutError; without ``timeout`` the delivery timeout is the limit."""
+        seconds = maybe_seconds_of("timeout", timeout)
         self._outbox.check_open()
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if seconds is None else time.monotonic() + seconds
         for batch in self._outbox.close_all():
             wait_for_batch(batch, None if deadline is None else deadline - time.monotonic())
         self._outbox.raise_failures()
 
-    def close(self, timeout: float | None = None) -> None:
+    def close(self, timeout: Seconds | None = None) -> None:
         """Flush and end. Raises DeliveryFailed if a record was lost. What is not decided within ``timeout`` fails."""
+        seconds = maybe_seconds_of("timeout", timeout)
         if self._outbox.closed is not None:
             self._outbox.raise_failures()
             return
         try:
-            self.flush(timeout)
+            self.flush(seconds)
         except TimeoutError:
             self.abandon(ClosedError(f"the producer of {self.topic} was closed before its records were delivered"))
             self._outbox.raise_failures()

@@ -14,7 +14,7 @@ from itertools import chain
 from types import FrameType
 from typing import Final, Generic, Protocol, TypeVar
 
-from zmqmq.client.arguments import Place, Seconds, seconds_of
+from zmqmq.client.arguments import Place, Seconds, count_of, seconds_of
 from zmqmq.client.intake import Intake, Step
 from zmqmq.client.message import Message
 from zmqmq.client.waiting import wait
@@ -58,24 +58,28 @@ class Reader(Generic[V]):
 
     def poll(self, timeout: Seconds = 0.0) -> Message[V] | None:
         """The next message, or None when there is none within ``timeout``."""
+        seconds = seconds_of("timeout", timeout)
         found = next(self._intake.rest, None)
-        if found is None and self._pull(seconds_of("timeout", timeout)):
+        if found is None and self._pull(seconds):
             found = next(self._intake.rest, None)
         return found
 
     def batch(self, max_messages: int = 500, timeout: Seconds = 1.0) -> list[Message[V]]:
         """What is there, up to ``max_messages``; waits at most ``timeout`` for the first; an empty list when idle."""
-        return self._batch(max_messages, seconds_of("timeout", timeout))
+        return self._batch(count_of("max_messages", max_messages, 0), seconds_of("timeout", timeout))
 
     def batches(self, max_messages: int = 500) -> Iterator[list[Message[V]]]:
         """Lists of up to ``max_messages``, never empty, until iteration would end: the fastest way to read."""
-        while messages := self._batch(max_messages, self._timeout):
-            yield messages
+        return self._batches(count_of("max_messages", max_messages, 1))
 
     def stop(self) -> None:
         """End the iteration before its next message. From any thread, or a signal handler; for good."""
         self._intake.stop()
         self._intake.inbox.notify()
+
+    def _batches(self, max_messages: int) -> Iterator[list[Message[V]]]:
+        while messages := self._batch(max_messages, self._timeout):
+            yield messages
 
     def _batch(self, max_messages: int, timeout: float | None) -> list[Message[V]]:
         messages = self._intake.take(max_messages)

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, TypeVar, Unpack, overload
 
 from zmqmq.client.admin import Admin
-from zmqmq.client.arguments import Seconds, acks_of, seconds_of
+from zmqmq.client.arguments import Seconds, acks_of, seconds_of, topic_of
 from zmqmq.client.asking import Asker
 from zmqmq.client.base import PRODUCERS_MAX, BaseClient, ClientStats, is_of_an_older_topic, logger
 from zmqmq.client.core import ClientCore
@@ -78,11 +78,12 @@ class Client(BaseClient):
         timeout: Seconds | None = None,
     ) -> Delivery:
         """Send one record and wait for its receipt. When ``timeout`` passes, the error's ``outcome`` tells the truth."""
+        name, level = topic_of(topic), acks_of(acks)
         seconds = self.timeout if timeout is None else seconds_of("timeout", timeout, low=0.001)
         deadline = time.monotonic() + seconds
         for may_repeat in (True, False):
             try:
-                producer = self._ready_producer(topic, acks_of(acks), seconds)
+                producer = self._ready_producer(name, level, seconds)
             except ZmqmqError as error:
                 error.outcome = "not_written"
                 raise
@@ -102,7 +103,7 @@ class Client(BaseClient):
     @takes(ProducerSettings.of)
     def producer(self, topic: str, *, value: Serde[Any] | None = None, **arguments: Unpack[ProducerArguments]) -> Producer[Any]:
         """A producer of one topic. ``compression`` is the topic's setting unless given. Raises UnknownTopic."""
-        return self._producer(topic, ProducerSettings.of(value=value, **arguments), self.timeout)
+        return self._producer(topic_of(topic), ProducerSettings.of(value=value, **arguments), self.timeout)
 
     def _producer(self, topic: str, settings: ProducerSettings, timeout: float) -> Producer[Any]:
         self._check_open()
@@ -146,7 +147,7 @@ class Client(BaseClient):
         from partition to one. ``timeout``: iteration ends after so long without a message. Raises UnknownTopic."""
         self._check_open()
         settings = ReaderSettings.of(value=value, **arguments)
-        intake = self._asker.run(open_reader(self._io, topic, settings))
+        intake = self._asker.run(open_reader(self._io, topic_of(topic), settings))
         leave = partial(leave_reader, intake.inbox)
         reader: Reader[Any] = Reader(
             intake,

@@ -15,7 +15,7 @@ from zmqmq.client.aio.admin import AsyncAdmin
 from zmqmq.client.aio.driver import LoopConnections, LoopDriver
 from zmqmq.client.aio.producer import AsyncProducer
 from zmqmq.client.aio.reader import AsyncReader
-from zmqmq.client.arguments import Seconds, acks_of, seconds_of
+from zmqmq.client.arguments import Seconds, acks_of, seconds_of, topic_of
 from zmqmq.client.base import PRODUCERS_MAX, BaseClient, ClientStats, is_of_an_older_topic
 from zmqmq.client.gathering import Headers
 from zmqmq.client.opening import (
@@ -68,9 +68,10 @@ class AsyncClient(BaseClient):
     ) -> Delivery:
         """Send one record and wait for its receipt. When ``timeout`` passes, the error's ``outcome`` tells the truth. Cancelled,
         the record may or may not be written."""
+        name, level = topic_of(topic), acks_of(acks)
         seconds = self.timeout if timeout is None else seconds_of("timeout", timeout, low=0.001)
         for may_repeat in (True, False):
-            producer = self._ready_producer(topic, acks_of(acks), seconds)
+            producer = self._ready_producer(name, level, seconds)
             if not producer.is_open:
                 try:
                     await producer.open()
@@ -94,7 +95,7 @@ class AsyncClient(BaseClient):
     def producer(self, topic: str, *, value: Serde[Any] | None = None, **arguments: Unpack[ProducerArguments]) -> AsyncProducer[Any]:
         """A producer of one topic. ``compression`` is the topic's setting unless given. It raises UnknownTopic when it is entered
         or first used."""
-        return self._producer(topic, ProducerSettings.of(value=value, **arguments), self.timeout)
+        return self._producer(topic_of(topic), ProducerSettings.of(value=value, **arguments), self.timeout)
 
     def _producer(self, topic: str, settings: ProducerSettings, timeout: float) -> AsyncProducer[Any]:
         self._check_open()
@@ -131,8 +132,9 @@ class AsyncClient(BaseClient):
         entered or first used."""
         self._check_open()
         settings = ReaderSettings.of(value=value, **arguments)
-        steps = partial(open_reader, self._driver, topic, settings)
-        reader: AsyncReader[Any] = AsyncReader(topic, settings, self._driver, steps, patience=self.timeout, on_open=self._intakes.add)
+        name = topic_of(topic)
+        steps = partial(open_reader, self._driver, name, settings)
+        reader: AsyncReader[Any] = AsyncReader(name, settings, self._driver, steps, patience=self.timeout, on_open=self._intakes.add)
         self._readers.add(reader)
         return reader
 

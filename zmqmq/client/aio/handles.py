@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from zmqmq.client.accumulator import Batch
 from zmqmq.client.aio.waiting import call_from_anywhere, wait
-from zmqmq.client.handles import Handles, delivery
+from zmqmq.client.arguments import Seconds, maybe_seconds_of
+from zmqmq.client.handles import Handles, check_callback, delivery
 from zmqmq.client.waiting import no_receipt
 from zmqmq.errors import ZmqmqError
 from zmqmq.model import Delivery
@@ -38,6 +39,7 @@ class AsyncHandle(Struct, gc=False, eq=False):
 
     def add_done_callback(self, callback: Callable[[AsyncHandle], Any]) -> None:
         """Call ``callback(handle)`` from the loop when the record is decided; soon, if it is already."""
+        check_callback(callback)
         loop = asyncio.get_running_loop()
         self.batch.watch(lambda: call_from_anywhere(loop, callback, self))
 
@@ -54,15 +56,16 @@ class AsyncBatchHandle(Handles[AsyncHandle]):
         yield from self.wait().__await__()
         return self.deliveries()
 
-    async def wait(self, timeout: float | None = None) -> None:
+    async def wait(self, timeout: Seconds | None = None) -> None:
         """Until every record is decided; cheaper than the receipts. Raises the first error."""
-        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
+        seconds = maybe_seconds_of("timeout", timeout)
+        deadline = None if seconds is None else asyncio.get_running_loop().time() + seconds
         for batch, _, _ in self.parts:
             await wait_for_batch(batch, None if deadline is None else deadline - asyncio.get_running_loop().time())
             if isinstance(batch.outcome, ZmqmqError):
                 raise batch.outcome.again()
 
-    async def result(self, timeout: float | None = None) -> list[Delivery]:
+    async def result(self, timeout: Seconds | None = None) -> list[Delivery]:
         """All receipts. Raises the first error."""
         await self.wait(timeout)
         return self.deliveries()

@@ -12,6 +12,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 from zmqmq.client.aio.driver import LoopDriver
 from zmqmq.client.aio.handles import AsyncBatchHandle, AsyncHandle, wait_for_batch
 from zmqmq.client.aio.waiting import wait
+from zmqmq.client.arguments import Seconds, maybe_seconds_of
 from zmqmq.client.gathering import Gatherer, Headers, Pause, Put
 from zmqmq.client.opening import ProducerSettings, leave_producer
 from zmqmq.client.outbox import Outbox
@@ -118,13 +119,14 @@ class AsyncProducer(Generic[V]):
                     await self._driver.breathe()
         return handle
 
-    async def flush(self, timeout: float | None = None) -> None:
+    async def flush(self, timeout: Seconds | None = None) -> None:
         """Wait until everything sent so far is decided. Raises DeliveryFailed if a record was lost since the last flush, or
         TimeoutError; without ``timeout`` the delivery timeout is the limit."""
+        seconds = maybe_seconds_of("timeout", timeout)
         self._check_open()
         if self._outbox is None:
             return
-        deadline = None if timeout is None else self._driver.now_s() + timeout
+        deadline = None if seconds is None else self._driver.now_s() + seconds
         for batch in self._outbox.close_all():
             await wait_for_batch(batch, None if deadline is None else deadline - self._driver.now_s())
         self._outbox.raise_failures()
@@ -155,15 +157,16 @@ class AsyncProducer(Generic[V]):
         if self.closed is not None:
             raise type(self.closed)(str(self.closed), hint=self.closed.hint)
 
-    async def close(self, timeout: float | None = None) -> None:
+    async def close(self, timeout: Seconds | None = None) -> None:
         """Flush and end. Raises DeliveryFailed if a record was lost. What is not decided within ``timeout`` fails, and so it does
         at once when this is cancelled."""
+        seconds = maybe_seconds_of("timeout", timeout)
         if self.closed is not None or not self._driver.is_alive:
             if self._outbox is not None:
                 self._outbox.raise_failures()
             return
         try:
-            await self.flush(timeout)
+            await self.flush(seconds)
         except TimeoutError:
             self.abandon(ClosedError(f"the producer of {self.topic} was closed before its records were delivered"))
             if self._outbox is not None:

@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from zmqmq.client.aio.driver import LoopDriver
 from zmqmq.client.aio.waiting import call_from_anywhere, wait
-from zmqmq.client.arguments import Place, Seconds, seconds_of
+from zmqmq.client.arguments import Place, Seconds, count_of, seconds_of
 from zmqmq.client.intake import Intake, Step
 from zmqmq.client.message import Message
 from zmqmq.client.opening import ReaderSettings, leave_reader
@@ -71,12 +71,11 @@ class AsyncReader(Generic[V]):
 
     async def batch(self, max_messages: int = 500, timeout: Seconds = 1.0) -> list[Message[V]]:
         """What is there, up to ``max_messages``; waits at most ``timeout`` for the first; an empty list when idle."""
-        return await self._batch(max_messages, seconds_of("timeout", timeout))
+        return await self._batch(count_of("max_messages", max_messages, 0), seconds_of("timeout", timeout))
 
-    async def batches(self, max_messages: int = 500) -> AsyncIterator[list[Message[V]]]:
+    def batches(self, max_messages: int = 500) -> AsyncIterator[list[Message[V]]]:
         """Lists of up to ``max_messages``, never empty, until iteration would end: the fastest way to read."""
-        while messages := await self._batch(max_messages, self._timeout):
-            yield messages
+        return self._batches(count_of("max_messages", max_messages, 1))
 
     def stop(self) -> None:
         """End the iteration before its next message. From any thread, or a signal handler; for good."""
@@ -84,6 +83,10 @@ class AsyncReader(Generic[V]):
         if self._intake is not None:
             self._intake.stop()
             call_from_anywhere(self._driver.bound_loop, self._intake.inbox.notify)
+
+    async def _batches(self, max_messages: int) -> AsyncIterator[list[Message[V]]]:
+        while messages := await self._batch(max_messages, self._timeout):
+            yield messages
 
     async def _batch(self, max_messages: int, timeout: float | None) -> list[Message[V]]:
         intake = await self._opened()
