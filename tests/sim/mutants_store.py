@@ -206,11 +206,6 @@ STORE_MUTATIONS: Final = (
         [Edit("store/store.py", "        refusal = self._write_journal([], (partition, log_start))\n", "        refusal = None\n")],
     ),
     Mutation(
-        "retention beyond the watermark",
-        "no record goes before readers could see it",
-        [Edit("store/partition_log.py", "(end := self._end_of(segments, 0)) <= high_watermark:", "(end := self._end_of(segments, 0)):")],
-    ),
-    Mutation(
         "stamps not checked",
         "a damaged batch is reported, never sent to a reader",
         [

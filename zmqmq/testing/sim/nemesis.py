@@ -10,6 +10,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from zmqmq.batch import HEADER_BYTES
 from zmqmq.errors import InvalidConfig
 from zmqmq.model import METADATA_PARTITION
 from zmqmq.store.layout import join, segment_base
@@ -31,7 +32,7 @@ DYING_S: Final = (0.001, 1.0)
 SYNCS_BEFORE_MAX: Final = 20
 DYING_S_MAX: Final = 3.0
 """A disk of which nobody asks a sync for so long goes on living."""
-PROGRESS_S_MAX: Final = 1.0
+PROGRESS_S_MAX: Final = 3.0
 """A power cut that waits for a watermark or a log start to move waits so long."""
 LOOK_US: Final = 1_000
 JUMP_S: Final = 3600.0
@@ -107,14 +108,15 @@ class Nemesis:
         if dice.random() < 0.3:
             broker.cut_power()
             return broker.name
-        before, opening = _progress(broker), broker.opening_count
+        progress = dice.choice((_watermarks, _log_starts))
+        before, opening = progress(broker), broker.opening_count
         until_us = self._cluster.world.now_us + int(PROGRESS_S_MAX * US_PER_S)
 
         def look() -> None:
             if broker.opening_count != opening or broker.state is State.DOWN or self._cluster.chance.is_quiet:
                 return
-            if _progress(broker) != before or self._cluster.world.now_us >= until_us:
-                self._cluster.trace.tell("power cut", f"{broker.name}, its progress was {before} and is {_progress(broker)}")
+            if progress(broker) != before or self._cluster.world.now_us >= until_us:
+                self._cluster.trace.tell("power cut", f"{broker.name}, its progress was {before} and is {progress(broker)}")
                 broker.cut_power()
             else:
                 self._cluster.world.after(LOOK_US, look)
@@ -249,7 +251,8 @@ class Nemesis:
         if not sealed:
             return ""
         path, node = sealed[dice.randrange(len(sealed))]
-        bit = dice.randrange(min(node.content.size, node.durable.size) * 8)
+        size = min(node.content.size, node.durable.size)
+        bit = dice.randrange(dice.choice((size, min(size, HEADER_BYTES))) * 8)
         broker.disk.flip(path, bit)
         around = max(0, bit // 8 - TRACE_OF_ROT_BYTES // 2)
         rotten = node.content.read(TRACE_OF_ROT_BYTES, around)
@@ -305,9 +308,13 @@ def _drawn(chance: Chance, name: str, duration_s: float, classes: Collection[str
     return deeds
 
 
-def _progress(broker: SimBroker) -> int:
-    """The sum of all watermarks and log starts, which moves when any of them does."""
-    return 0 if broker.loop is None else sum(leader.high_watermark + leader.log_start for leader in broker.loop.node.partitions)
+def _watermarks(broker: SimBroker) -> int:
+    """Their sum, which moves when any of them does."""
+    return 0 if broker.loop is None else sum(leader.high_watermark for leader in broker.loop.node.partitions)
+
+
+def _log_starts(broker: SimBroker) -> int:
+    return 0 if broker.loop is None else sum(leader.log_start for leader in broker.loop.node.partitions)
 
 
 def _sealed_segments(broker: SimBroker) -> list[tuple[str, FileNode]]:
