@@ -59,6 +59,8 @@ class Nemesis:
     def __init__(self, cluster: Cluster, duration_s: float, *, classes: Collection[str] | None = None) -> None:
         self._cluster = cluster
         self._end_us = cluster.world.now_us + int(duration_s * US_PER_S)
+        self._rotten: dict[FileNode, None] = {}
+        """Files that wait to be restored; a second bit in one would not be found again."""
         self._deeds: dict[str, Callable[[random.Random], str]] = {
             "broker killed": self._kill,
             "power cut": self._cut_power,
@@ -247,17 +249,19 @@ class Nemesis:
         file is restored before the end, and the broker started again. Active segments are left alone: what recovery could not
         write again because of the damage would wait beside them for somebody who knows."""
         broker, seconds = self._any_broker(dice), _between(dice, ROT_S)
-        sealed = _sealed_segments(broker)
+        sealed = [each for each in _sealed_segments(broker) if each[1] not in self._rotten]
         if not sealed:
             return ""
         path, node = sealed[dice.randrange(len(sealed))]
         size = min(node.content.size, node.durable.size)
         bit = dice.randrange(dice.choice((size, min(size, HEADER_BYTES))) * 8)
         broker.disk.flip(path, bit)
+        self._rotten[node] = None
         around = max(0, bit // 8 - TRACE_OF_ROT_BYTES // 2)
         rotten = node.content.read(TRACE_OF_ROT_BYTES, around)
 
         def restore() -> None:
+            del self._rotten[node]
             for version in (node.content, node.durable):
                 if version.read(TRACE_OF_ROT_BYTES, around) == rotten:
                     version.flip(bit)
