@@ -12,6 +12,7 @@ run() { printf '$ %s\n' "$*"; "$@"; }
 
 start() {
   printf '$ zmqmq serve --data %s --listen tcp://127.0.0.1:0 --http 127.0.0.1:0 &\n' "$work/data"
+  : >"$work/serve.txt" # else the loop may still see what the broker before it said
   zmqmq serve --data "$work/data" --listen tcp://127.0.0.1:0 --http 127.0.0.1:0 >"$work/serve.txt" 2>"$work/serve.err" &
   server=$!
   tries=0
