@@ -16,6 +16,9 @@ from zmqmq.errors import InvalidConfig
 TOPIC_NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 INTERNAL_PREFIX: Final = "__"
 
+OFFSET_MAX: Final = (1 << 63) - 1
+"""The wire and the disk hold no larger one."""
+
 SLOT_COUNT: Final = 4096
 PARTITIONS_MAX: Final = 1024
 """Partitions of one topic; keyed topics map 4,096 slots onto them."""
@@ -100,7 +103,7 @@ class Offset(Struct, frozen=True):
     @staticmethod
     def at(time: dt.datetime) -> Offset:
         """``time`` must be aware (have a time zone); else InvalidConfig, because a guess would skip records."""
-        if time.tzinfo is None:
+        if not _is_aware(time):
             raise InvalidConfig(f"Offset.at needs a time with a time zone, got {time!r}", hint="use datetime.now(UTC) or time.astimezone()")
         return Offset("time", int(time.timestamp() * 1000))
 
@@ -109,9 +112,16 @@ Offset.START = Offset("start")
 Offset.END = Offset("end")
 
 
-def _natural(name: str, value: int) -> int:
-    if value < 0:
-        raise InvalidConfig(f"{name} must not be negative, got {value}")
+def _is_aware(time: object) -> bool:
+    return isinstance(time, dt.datetime) and time.utcoffset() is not None
+
+
+def _natural(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidConfig(f"{name} must be a whole number, got {value!r}", hint="for a time there is Offset.at(time)")
+    if not 0 <= value <= OFFSET_MAX:
+        rule = "must not be negative" if value < 0 else f"must be up to {OFFSET_MAX}"
+        raise InvalidConfig(f"{name} {rule}, got {value}", hint="Offset.last(n) counts from the end, Offset.after_start(n) from the start")
     return value
 
 
