@@ -12,10 +12,10 @@ import os
 import re
 import reprlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, get_args, get_type_hints
 
 from zmqmq.errors import InvalidConfig, UnknownTopic
-from zmqmq.model import Offset, check_topic_name
+from zmqmq.model import OFFSET_MAX, Offset, check_topic_name
 from zmqmq.wire.requests import ACKS_ALL
 
 Seconds: TypeAlias = float | dt.timedelta
@@ -25,7 +25,7 @@ CheckedPlaces: TypeAlias = Offset | dict[int, Offset]
 
 ADDRESS_DEFAULT: Final = "tcp://127.0.0.1:5570"
 ADDRESS_VARIABLE: Final = "ZMQMQ_BROKERS"
-INTEGER_MAX: Final = (1 << 63) - 1
+INTEGER_MAX: Final = OFFSET_MAX
 """The wire has no larger one."""
 SECONDS_MAX: Final = 86_400.0 * 365
 
@@ -33,6 +33,7 @@ _ADDRESS: Final = re.compile(r"tcp://[^/]+:(?P<port>[0-9]{1,5})|ipc://.+|inproc:
 _PORT_MAX: Final = 65_535
 _NO_LISTS: Final = (str, bytes, bytearray, memoryview, Mapping)
 """They can be iterated over, but nobody means that."""
+_KINDS: Final = get_args(get_type_hints(Offset)["kind"])
 _PLACE_RULE: Final = "Offset.START, Offset.END, Offset.last(n), the number of an offset, or a datetime with a time zone"
 
 _short: Final = reprlib.Repr()
@@ -59,7 +60,7 @@ def _address_of(given: object) -> str:
     found = _ADDRESS.fullmatch(address)
     if found is None:
         raise InvalidConfig(
-            f"broker address {address!r} is not allowed", hint="write it like tcp://127.0.0.1:5570, ipc://path or inproc://name"
+            f"broker address {_short.repr(address)} is not allowed", hint="write it like tcp://127.0.0.1:5570, ipc://path or inproc://name"
         )
     port = found["port"]
     if port is not None and not 1 <= int(port) <= _PORT_MAX:
@@ -179,6 +180,8 @@ def partitions_of(value: object) -> list[int]:
 def offset_of(name: str, place: object) -> Offset:
     """An offset by number, time or name."""
     if isinstance(place, Offset):
+        if place.kind not in _KINDS or type(place.value) is not int:
+            raise refused(name, place, _PLACE_RULE)
         return place
     if isinstance(place, dt.datetime):
         if place.utcoffset() is None:
