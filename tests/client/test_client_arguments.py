@@ -53,6 +53,7 @@ RECORDS = refusals(
     "produce",
     (lambda mq: mq.produce("t", "x"), "a raw value must be bytes, got str"),
     (lambda mq: mq.produce("t", 1), "a raw value must be bytes, got int"),
+    (lambda mq: mq.produce("t", b"x", key=LONE), "text must be a str that has UTF-8"),
     (lambda mq: mq.produce("t", b"x", key=1), "a key must be bytes or str, got int"),
     (lambda mq: mq.produce("t", b"x", partition="0"), "partition is '0' (str)"),
     (lambda mq: mq.produce("t", b"x", partition=0.0), "partition is 0.0 (float)"),
@@ -440,4 +441,11 @@ def test_a_check_gives_what_fits_the_wire_or_refuses(value: Any) -> None:
 def test_no_offset_is_made_of_it(make: Callable[[Any], Offset], value: Any) -> None:
     with pytest.raises(InvalidConfig) as caught:
         make(value)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("value", [5, b"bytes", LONE])
+def test_text_that_is_none_is_refused(value: Any) -> None:
+    with pytest.raises(InvalidConfig, match="must be a str that has UTF-8") as caught:
+        zmqmq.text().encode(value)
     assert caught.value.hint

@@ -7,7 +7,7 @@ Structs, dataclasses, TypedDicts, dates and the builtin types, and checks them w
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Final, Generic, TypeVar, overload
 
 import msgspec
 
@@ -17,6 +17,9 @@ T = TypeVar("T")
 
 DECODE_ERRORS = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 """What a ``decode`` may raise; the message turns it into DeserializationError."""
+
+
+_TEXT_HINT: Final = "bytes and other values have serdes of their own: zmqmq.raw(), json() or msgpack()"
 
 
 class Serde(Generic[T]):
@@ -49,7 +52,10 @@ def decode_raw(data: bytes) -> bytes:
 
 
 def _encode_text(value: str) -> bytes:
-    return value.encode()
+    try:
+        return value.encode()
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise InvalidConfig(f"text must be a str that has UTF-8: {error}", hint=_TEXT_HINT) from error
 
 
 def _decode_text(data: bytes) -> str:
@@ -93,7 +99,7 @@ def encode_plain_key(key: Any) -> bytes | None:
     if key is None or isinstance(key, bytes):
         return key
     if isinstance(key, str):
-        return key.encode()
+        return _encode_text(key)
     raise InvalidConfig(f"a key must be bytes or str, got {type(key).__name__}", hint="give the producer a key serde: key=zmqmq.json(...)")
 
 
