@@ -7,10 +7,9 @@ error; the rest of the answer is not touched.
 from __future__ import annotations
 
 import logging
-import struct
 from typing import TYPE_CHECKING, Final
 
-from zmqmq.batch import HEADER_BYTES, parse_header
+from zmqmq.batch import end_offset_of
 from zmqmq.broker.summary import SummaryCounter
 from zmqmq.effects import AnswerFetch, AnswerOffsets, Append, CreateLog, DeleteTopicLogs, Effect, MoveLogStart, ReadRange
 from zmqmq.errors import ZmqmqError
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     OnStartMoved = Callable[[StartMoved], None]
 
 log: Final = logging.getLogger("zmqmq.broker")
-_LENGTH: Final = struct.Struct("<I")
-_LENGTH_POSITION: Final = 4
 
 
 class Storage:
@@ -121,7 +118,7 @@ class Storage:
         except ZmqmqError as raised:
             error = fault(raised)
         if data:
-            self._on_fetched(wanted.partition, _end_offset(data) - wanted.offset, len(data))
+            self._on_fetched(wanted.partition, end_offset_of(data) - wanted.offset, len(data))
         result = FetchResult(
             known.topic_id, known.partition, known.high_watermark, known.log_start, known.leader_epoch, int(bool(data)), error
         )
@@ -143,13 +140,3 @@ class Storage:
         if found is None:
             return OffsetResult(query.topic_id, query.partition, end, leader_epoch=epoch)
         return OffsetResult(query.topic_id, query.partition, max(found.offset, log_start), found.time_ms, epoch)
-
-
-def _end_offset(data: bytes) -> int:
-    """Behind the last of several whole batches."""
-    position = 0
-    while True:
-        (length,) = _LENGTH.unpack_from(data, position + _LENGTH_POSITION)
-        if position + length + HEADER_BYTES > len(data):
-            return parse_header(data, position).end_offset
-        position += length
