@@ -146,6 +146,7 @@ class Cluster:
             broker.disk.swarm.is_active = False
             broker.disk.capacity_bytes = CAPACITY_BYTES
             broker.disk.fuse = None
+            broker.disk.faults.clear()
             broker.resume()
             if broker.state is State.DOWN:
                 broker.start()

@@ -34,6 +34,8 @@ from zmqmq.testing.sim.workload import Workload
 TROUBLE_S: Final = 60.0
 CALM_S_MAX: Final = 90.0
 """Delivery timeouts and pauses that are under way end within it."""
+FIRST_CUT_RATE: Final = 0.2
+FIRST_CALLS_MAX: Final = 40
 SERVE_S_MAX: Final = 15.0
 NEEDS_POWER: Final = frozenset({
     "lost-write", "unseen", "vanished", "inconsistent-offsets", "duplicate", "poll-skip", "nonmonotonic-poll", "int-poll-skip",
@@ -104,6 +106,7 @@ class _Story:
         cluster, workload = self.cluster, self.workload
         try:
             cluster.chance.is_quiet = True
+            self._cut_the_first_opening()
             cluster.start()
             workload.start()
             cluster.chance.is_quiet = False
@@ -125,6 +128,13 @@ class _Story:
         except (ZmqmqError, AssertionError) as error:
             return f"{type(error).__name__}: {error}"
         return ""
+
+    def _cut_the_first_opening(self) -> None:
+        """Some data directories are half made when they are opened for the second time."""
+        dice = self.cluster.chance.stream("first opening")
+        for broker in self.cluster.brokers:
+            if dice.random() < FIRST_CUT_RATE:
+                broker.disk.fuse = dice.randrange(0, FIRST_CALLS_MAX)
 
     def result(self, failure: str, elapsed_s: float) -> Result:
         cluster = self.cluster

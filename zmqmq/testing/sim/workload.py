@@ -45,6 +45,8 @@ from zmqmq.testing.sim.invariants import Violation
 from zmqmq.testing.sim.notes import History, Notes
 
 RESPAWN_US: Final = (10_000, 3_000_000)
+WATCH_US: Final = 500_000
+"""How often somebody looks whether a program ended."""
 PAUSE_S_MAX: Final = 1.0
 RECORDS_MAX: Final = 30
 VALUE_BYTES_MAX: Final = 6_000
@@ -154,12 +156,11 @@ class Workload:
         program = Program(self, client, dice, f"{name}.{life}")
         self.running += 1
         task = client.process.create_task(program.run(self._programs[number][1]))
-        watch_us = 100_000
 
         def look() -> None:
             """Whether it ended, or was killed."""
             if not task.done() and not client.process.is_dead:
-                self.cluster.world.after(watch_us, look)
+                self.cluster.world.after(WATCH_US, look)
                 return
             self.running -= 1
             if client.process.is_dead:
@@ -168,7 +169,7 @@ class Workload:
             else:
                 task.result()
 
-        self.cluster.world.after(watch_us, look)
+        self.cluster.world.after(WATCH_US, look)
 
 
 class Program:
@@ -215,7 +216,7 @@ async def produce(program: Program) -> None:
     dice = program.dice
     topic = dice.choice(program.workload.topics)
     notes = program.notes(topic)
-    pace_s = 10 ** dice.uniform(-2.0, 0.3)
+    pace_s = 10 ** dice.uniform(-1.7, 0.5)
     producer: AsyncProducer[bytes] = program.client.producer(
         topic.name,
         acks=dice.choice(("all", "all", "all", 1)),
