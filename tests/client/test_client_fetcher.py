@@ -210,3 +210,33 @@ def test_a_retry_that_finds_no_connection_waits_for_one_without_turning() -> Non
         assert [*world.fetcher.poll(now_ms, lambda _node: False)] == []
         due_ms = world.fetcher.next_deadline_ms()
         assert due_ms is None or due_ms > now_ms
+
+
+def failed_once() -> tuple[Fetcher, FetchCall]:
+    """A fetcher whose first fetch failed a moment ago, and whose second is under way."""
+    fetcher = Fetcher(TOPIC, {0: Offset.exact(0)}, {}, leader=lambda _partition: 0)
+    (first,) = fetcher.poll(1, lambda _node: True)
+    assert isinstance(first, FetchCall)
+    fetcher.on_fetch(first, BrokerUnavailable("gone"), (), 1)
+    retry_ms = fetcher.next_deadline_ms()
+    assert retry_ms is not None
+    (second,) = fetcher.poll(retry_ms, lambda _node: True)
+    assert isinstance(second, FetchCall)
+    return fetcher, second
+
+
+def test_a_fetch_that_is_under_way_for_long_does_not_turn_the_client_meanwhile() -> None:
+    fetcher, second = failed_once()
+    assert fetcher.next_deadline_ms() is None
+    assert list(fetcher.poll(PATIENCE_MS + 2, lambda _node: True)) == []
+    assert fetcher.next_deadline_ms() is None
+    fetcher.on_fetch(second, BrokerUnavailable("still gone"), (), PATIENCE_MS + 3)
+    assert isinstance(fetcher.take_news()[-1], Failure)
+
+
+def test_a_full_buffer_does_not_turn_the_client_after_a_failure() -> None:
+    fetcher, second = failed_once()
+    fetcher.on_fetch(second, BrokerUnavailable("gone"), (), 2)
+    fetcher.buffered_bytes = fetcher.buffer_bytes
+    assert list(fetcher.poll(PATIENCE_MS + 2, lambda _node: True)) == []
+    assert fetcher.next_deadline_ms() is None

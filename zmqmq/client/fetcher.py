@@ -118,6 +118,8 @@ class _Partition:
         self.high_watermark = -1
         self.has_read = False
         self.is_asking = False
+        self.is_kept_waiting = False
+        """Nobody can be asked just now, and the reader shall hear of it when that lasts."""
         self.failures = 0
         self.failing_since_ms = 0
         self.retry_at_ms = 0
@@ -180,6 +182,7 @@ class Fetcher:
             if partition.is_asking or partition.retry_at_ms > now_ms or partition.state is State.DONE or partition.state is State.FAILED:
                 continue
             partition.retry_at_ms = 0  # it leaves at the next occasion, and is no reason any more to be turned
+            partition.is_kept_waiting = False
             needed = self._needed(partition) if partition.state is State.RESOLVING else []
             if partition.state is State.RESOLVING and not needed and self._settle(partition) is State.DONE:
                 continue
@@ -188,6 +191,7 @@ class Fetcher:
                 self.wants_metadata = True
                 self._on_obstacle(partition, self.obstacle or BrokerUnavailable(f"partition {partition.number} has no leader"), now_ms)
             elif not has_room(node):
+                partition.is_kept_waiting = True
                 self._lose_patience(partition, self.obstacle or BrokerUnavailable(f"no connection to broker {node}"), now_ms)
             elif needed:
                 partition.is_asking = True
@@ -202,10 +206,13 @@ class Fetcher:
                     yield self._fetch_call(node, partitions)
 
     def next_deadline_ms(self) -> int | None:
-        waiting = [
-            partition for partition in self._partitions.values() if partition.failing_since_ms and partition.state is not State.FAILED
+        """A partition that is asked for, or waits for its turn or for room in the buffer, needs no turn to hear of it."""
+        times = [
+            partition.retry_at_ms or partition.failing_since_ms + PATIENCE_MS
+            for partition in self._partitions.values()
+            if (partition.retry_at_ms or partition.is_kept_waiting) and not partition.is_asking and partition.state is not State.FAILED
         ]
-        return min((partition.retry_at_ms or partition.failing_since_ms + PATIENCE_MS for partition in waiting), default=None)
+        return min(times, default=None)
 
     def on_offsets(self, call: OffsetsCall, answer: Reply | ZmqmqError, now_ms: int) -> None:
         results = _results(answer, ListOffsetsReply, len(call.queries))
@@ -277,7 +284,8 @@ class Fetcher:
                     header = parse_header(frame, position)
                     self._take(partition, header, frame, position)
                 except ZmqmqError as error:
-                    self._on_error(partition, error, now_ms)
+                    place = f"partition {partition.number}, the batch that should begin at or before offset {partition.position}"
+                    self._on_error(partition, type(error)(f"{place}: {error}", hint="look at it on the broker: zmqmq log verify"), now_ms)
                     return
                 position += header.length
 
