@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import enum
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate, repeat
@@ -154,17 +155,13 @@ class Gatherer:
         if keys is None:
             yield from self._gather(handles, _Run(None, 0, values, None, range(len(values))))
             return
-        groups: dict[int | None, tuple[Encoded, Encoded, list[int]]] = {}
-        for position, (key, value) in enumerate(zip(keys, values, strict=True)):
-            partition = None if key is None else slots[crc32c(key) % SLOT_COUNT]
-            group = groups.get(partition)
-            if group is None:
-                group = groups[partition] = ([], [], [])
-            group[0].append(value)
-            group[1].append(key)
-            group[2].append(position)
-        for partition, group in groups.items():
-            yield from self._gather(handles, _Run(partition, 0 if partition is None else table_version, *group))
+        groups: defaultdict[int | None, list[int]] = defaultdict(list)
+        for position, key in enumerate(keys):
+            groups[None if key is None else slots[crc32c(key) % SLOT_COUNT]].append(position)
+        for partition, positions in groups.items():
+            version = 0 if partition is None else table_version
+            chosen = [values[position] for position in positions], [keys[position] for position in positions]
+            yield from self._gather(handles, _Run(partition, version, *chosen, positions))
 
     def _encoded(self, values: Iterable[Any]) -> Encoded:
         listed = items_of("values", values, "a list of values, or anything else that gives one after the other")
