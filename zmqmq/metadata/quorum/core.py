@@ -38,6 +38,12 @@ class Settings(Struct, frozen=True):
     heartbeat_ms: int = 100
     election_timeout_ms: int = 300
     """The least one; a member waits up to twice as long, by chance (paper 5.2). Several heartbeats and a sync of a slow disk fit in."""
+    message_bytes: int = 512 << 10
+    """Entries in one message; a single entry may be that big as well."""
+    in_flight_bytes_max: int = 4 << 20
+    """Entries sent and not answered, to one follower; the last message may go over it."""
+    chunk_bytes: int = 256 << 10
+    """Of a snapshot in one message."""
     has_pre_vote: bool = True
     """Off only to show what it is good for."""
     has_check_quorum: bool = True

@@ -205,7 +205,7 @@ class Leading:
         members = core.configurations.current.members
         for member in members:
             if member != core.me and member not in self.followers:
-                self.followers[member] = Progress(core.log.end, core.now_ms)
+                self.followers[member] = Progress(core.log.end, core.now_ms, core.settings.in_flight_bytes_max)
         for member in [each for each in self.followers if each not in members]:
             del self.followers[member]
 

@@ -13,17 +13,15 @@ if TYPE_CHECKING:
     from zmqmq.metadata.quorum.messages import AppendReply
     from zmqmq.metadata.quorum.snapshot import SnapshotSender
 
-MESSAGE_BYTES: Final = 512 << 10
-"""Entries in one message; a single entry may be that big as well."""
-IN_FLIGHT_BYTES_MAX: Final = 4 << 20
-"""Entries sent and not answered, to one follower; the last message may go over it."""
 IN_FLIGHT_MESSAGES_MAX: Final = 64
+"""Messages with entries sent and not answered, to one follower; their bytes are bounded by a setting."""
 
 
 class Progress:
     """See the module."""
 
-    def __init__(self, log_end: int, now_ms: int) -> None:
+    def __init__(self, log_end: int, now_ms: int, in_flight_bytes_max: int) -> None:
+        self._in_flight_bytes_max = in_flight_bytes_max
         self.match_end = 0
         self.next_index = log_end
         self.is_probing = True
@@ -35,6 +33,9 @@ class Progress:
         self.round = -1
         """The newest round that it answered."""
         self.commit_sent = -1
+        self._window = 1
+        """Messages that may be under way. It grows with every answer and begins anew after a refusal: where messages overtake each other,
+        sending many of them again for each that was refused would never end."""
         self._in_flight: deque[tuple[int, int]] = deque()
         self._in_flight_bytes = 0
 
@@ -46,7 +47,7 @@ class Progress:
     def has_room(self) -> bool:
         if self.is_probing:
             return not self.is_waiting
-        return self._in_flight_bytes < IN_FLIGHT_BYTES_MAX and len(self._in_flight) < IN_FLIGHT_MESSAGES_MAX
+        return self._in_flight_bytes < self._in_flight_bytes_max and len(self._in_flight) < self._window
 
     def on_sent(self, end: int, size_bytes: int) -> None:
         if self.is_probing:
@@ -68,6 +69,7 @@ class Progress:
             self.is_probing = self.is_waiting = False
         self.next_index = max(self.next_index, self.match_end)
         while self._in_flight and self._in_flight[0][0] <= self.match_end:
+            self._window = min(self._window + 1, IN_FLIGHT_MESSAGES_MAX)
             self._in_flight_bytes -= self._in_flight.popleft()[1]
         if self.snapshot is not None and self.match_end >= self.snapshot.meta.end:
             self.snapshot = None
@@ -88,5 +90,6 @@ class Progress:
     def _probe(self, next_index: int) -> None:
         self.is_probing, self.is_waiting = True, False
         self.next_index = next_index
+        self._window = 1
         self._in_flight.clear()
         self._in_flight_bytes = 0

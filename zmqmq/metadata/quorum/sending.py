@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from crc32c import crc32c
 
 from zmqmq.metadata.quorum.messages import AppendEntries, InstallSnapshot
-from zmqmq.metadata.quorum.progress import MESSAGE_BYTES
-from zmqmq.metadata.quorum.snapshot import CHUNK_BYTES, SnapshotSender
+from zmqmq.metadata.quorum.snapshot import SnapshotSender
 
 if TYPE_CHECKING:
     from zmqmq.metadata.quorum.core import Core
@@ -68,7 +67,7 @@ class Sending:
 
     def _entries(self, start: int) -> tuple[Entry, ...]:
         """Of one term: what an older leader left is never carried by the same message as this one's own."""
-        found = self._core.log.read(start, self._core.log.end, MESSAGE_BYTES)
+        found = self._core.log.read(start, self._core.log.end, self._core.settings.message_bytes)
         return tuple(entry for entry in found if entry.term == found[0].term)
 
     def _append(self, member: Member, progress: Progress, entries: tuple[Entry, ...]) -> None:
@@ -88,7 +87,7 @@ class Sending:
         data = b""
         # While a newer one is being saved the store may hold that already; its bytes belong to another promise.
         if core.store.snapshot == meta and sender.is_due(core.now_ms, core.settings.election_timeout_ms):
-            data = bytes(core.store.read_snapshot(sender.position, min(CHUNK_BYTES, meta.size_bytes - sender.position)))
+            data = bytes(core.store.read_snapshot(sender.position, min(core.settings.chunk_bytes, meta.size_bytes - sender.position)))
             sender.on_sent(core.now_ms)
         elif not is_due:
             return

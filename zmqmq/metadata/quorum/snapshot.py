@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from zmqmq.metadata.quorum.messages import InstallSnapshot
     from zmqmq.metadata.quorum.state import Configuration, EntryStore
 
-CHUNK_BYTES: Final = 256 << 10
 SNAPSHOT_BYTES_MAX: Final = 64 << 20
 """A member holds that much in memory while it is sent one."""
 _START: Final = -1
