@@ -102,6 +102,7 @@ BROKER_MUTATIONS: Final = (
                 "            if False:\n                raise OutOfOrderSequence(",
             )
         ],
+        ["tests/sim/test_sim_stories.py::test_the_first_batch_of_a_new_producer_epoch_is_not_overtaken"],
     ),
     Mutation(
         "duplicates not recognised",
@@ -202,6 +203,7 @@ BROKER_MUTATIONS: Final = (
                 "        if False:\n",
             )
         ],
+        ["tests/sim/test_sim_stories.py::test_what_may_be_written_keeps_its_sequence_when_a_predecessor_ends_as_unknown"],
     ),
     Mutation(
         "hole declared while predecessors are under way",

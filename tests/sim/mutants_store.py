@@ -158,6 +158,7 @@ STORE_MUTATIONS: Final = (
         "length of a sealed segment not synced",
         "a refused batch never comes back",
         [Edit("store/partition_log.py", "        self.volume.sealed(self.active_path)\n", "")],
+        ["tests/store/test_store_recovery.py::test_a_segment_is_sealed_at_the_length_that_a_killed_process_gave_it"],
     ),
     Mutation(
         "segment not cut at recovery",
@@ -216,6 +217,7 @@ STORE_MUTATIONS: Final = (
                 "",
             ),
         ],
+        ["tests/sim/test_sim_cluster.py::test_a_bit_of_a_batch_header_on_the_disk_harms_that_partition_only"],
     ),
     Mutation(
         "damaged index not rebuilt at a read",

@@ -34,6 +34,8 @@ class Mutation(Struct, frozen=True):
     name: str
     breaks: str
     edits: Sequence[Edit]
+    stories: Sequence[str] = ()
+    """Tests that must fail with the mutation, where chance would take too many seeds."""
 
     def __str__(self) -> str:
         return self.name

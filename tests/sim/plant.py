@@ -1,7 +1,8 @@
 """Plant bugs into copies of the product and see the simulator find them: ``python tests/sim/plant.py [name …]``.
 
 For each mutation the package is copied, changed, and run in a process of its own from seed 0 on, until a seed fails; the same seed
-must pass without the mutation. A mutation that is not found within the seeds, or does not fit the code any more, means exit code 1.
+must pass without the mutation. Where chance would take too long the mutation names stories: tests that must fail with it and pass
+without. A mutation that is not found within the seeds, or does not fit the code any more, means exit code 1.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ SEEDS_MAX: Final = 5_000
 """A mutation that lives longer shows that the simulator is too kind."""
 SEED_S_MAX: Final = 120
 """A seed that takes longer hangs: its process is ended, which counts as found."""
+STORY_S_MAX: Final = 120
+NOT_FOUND: Final = -1
+BY_STORY: Final = -2
 LINE_CHARACTERS_MAX: Final = 150
 _CALLBACK: Final = re.compile(r"world: Exception in callback .*? at \S+: ")
 """What asyncio says before it says what happened."""
@@ -41,7 +45,7 @@ for seed in range(int(sys.argv[1]), int(sys.argv[2])):
 
 
 class Verdict(Struct, frozen=True):
-    """What became of a mutation. ``seed`` is -1 unless it was found; ``failure`` says how, or why it was not."""
+    """What became of a mutation: the seed that found it, BY_STORY or NOT_FOUND. ``failure`` says how, or why it was not."""
 
     name: str
     seed: int
@@ -50,10 +54,10 @@ class Verdict(Struct, frozen=True):
 
     @property
     def is_found(self) -> bool:
-        return self.seed >= 0
+        return self.seed != NOT_FOUND
 
     def __str__(self) -> str:
-        place = f"seed {self.seed}" if self.is_found else "NOT FOUND"
+        place = {NOT_FOUND: "NOT FOUND", BY_STORY: "story"}.get(self.seed, f"seed {self.seed}")
         failure = _CALLBACK.sub("", self.failure.partition("\n")[0])
         return f"{self.name:<56} {place:>10} {self.seconds:7.1f} s  {failure[:LINE_CHARACTERS_MAX]}"
 
@@ -67,6 +71,8 @@ def try_out(mutation: Mutation, first: int, end: int) -> Verdict:
         shutil.copytree(ROOT / PACKAGE, copy / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
         for file, text in changed.items():
             (copy / PACKAGE / file).write_text(text, encoding="utf-8")
+        if mutation.stories:
+            return _told(mutation, copy, began)
         seed, failure = _first_failure(copy, first, end)
     if seed < 0:
         failure = f"{end - first} seeds passed: the simulator is too kind"
@@ -75,6 +81,22 @@ def try_out(mutation: Mutation, first: int, end: int) -> Verdict:
         if clean:
             seed, failure = -1, f"seed {seed} fails without the mutation too: {clean}"
     return Verdict(mutation.name, seed, time.monotonic() - began, failure)
+
+
+def _told(mutation: Mutation, copy: Path, began: float) -> Verdict:
+    """Whether each of the mutation's stories fails with it and passes without."""
+    for story in mutation.stories:
+        passed = [_passes(story, root) for root in (copy, ROOT)]
+        if passed != [False, True]:
+            failure = f"{story} {'passes with the mutation' if passed[0] else 'fails without the mutation too'}"
+            return Verdict(mutation.name, NOT_FOUND, time.monotonic() - began, failure)
+    return Verdict(mutation.name, BY_STORY, time.monotonic() - began, ", ".join(mutation.stories))
+
+
+def _passes(story: str, root: Path) -> bool:
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(ROOT / story)]
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    return not subprocess.run(command, env=environment, cwd=root, capture_output=True, timeout=STORY_S_MAX, check=False).returncode
 
 
 def _first_failure(root: Path, first: int, end: int) -> tuple[int, str]:

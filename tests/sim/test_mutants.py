@@ -33,6 +33,13 @@ def test_the_simulator_finds_a_planted_bug_at_once(name: str) -> None:
     assert verdict.is_found, str(verdict)
 
 
+@pytest.mark.parametrize("mutation", [mutation for mutation in MUTATIONS if mutation.stories], ids=str)
+def test_a_story_fails_when_its_promise_is_broken(mutation: Mutation) -> None:
+    verdict = try_out(mutation, 0, 0)
+
+    assert verdict.is_found, str(verdict)
+
+
 def test_a_mutation_that_breaks_nothing_is_not_found() -> None:
     harmless = Mutation("harmless", "none", [Edit("units.py", "UNLIMITED: Final = -1", "UNLIMITED: Final = 0 - 1")])
 

@@ -70,6 +70,24 @@ class Direction:
         """While the machines cannot reach each other."""
 
 
+class Loss:
+    """Messages between two machines that are lost until ``stop``. ``count``: how many were."""
+
+    def __init__(self, source: str, target: str, is_wanted: Callable[[list[Buffer]], bool]) -> None:
+        self.count = 0
+        self.is_over = False
+        self._way = (source, target)
+        self._is_wanted = is_wanted
+
+    def stop(self) -> None:
+        self.is_over = True
+
+    def takes(self, direction: Direction, frames: list[Buffer]) -> bool:
+        is_lost = not self.is_over and self._way == (direction.source, direction.target) and self._is_wanted(frames)
+        self.count += is_lost
+        return is_lost
+
+
 class Network:
     """Who listens where, who can reach whom, and what is under way."""
 
@@ -86,6 +104,7 @@ class Network:
         self._blocked: set[tuple[str, str]] = set()
         self._clogged_until_us: dict[tuple[str, str], int] = {}
         self._dark: set[str] = set()
+        self._losses: list[Loss] = []
 
     def listen(self, listener: Listener) -> None:
         self._listeners[listener.address] = listener
@@ -143,8 +162,15 @@ class Network:
         """A process that was stopped answers no heartbeat either."""
         self.world.after(SILENCE_US, self._break_if_muted, machine)
 
+    def lose(self, source: str, target: str, is_wanted: Callable[[list[Buffer]], bool] = lambda _frames: True) -> Loss:
+        """Lose every message from one to the other that ``is_wanted(frames)``, though their link holds."""
+        loss = Loss(source, target, is_wanted)
+        self._losses.append(loss)
+        return loss
+
     def heal(self) -> None:
         """Everybody reaches everybody."""
+        self._losses.clear()
         self._blocked.clear()
         self._clogged_until_us.clear()
         self._release()
@@ -194,7 +220,7 @@ class Network:
         is_late = self._rates.roll("message late", what)
         if self._rates.roll("link broken", what):
             self._break(link)
-        if is_lost or not link.is_open:
+        if is_lost or not link.is_open or any(loss.takes(direction, copies) for loss in self._losses):
             return
         for _ in range(2 if is_doubled else 1):
             direction.under_way += 1
