@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from zmqmq.metadata.quorum.effects import Persist
+from zmqmq.metadata.quorum.machine import Raft
 from zmqmq.metadata.quorum.messages import Message, Vote
 from zmqmq.metadata.quorum.state import Entry, HardState, Member
-from zmqmq.metadata.quorum.machine import Raft
 
 
 class Checks:
@@ -29,6 +29,8 @@ class Checks:
         self._answers: dict[tuple[int, int], str] = {}
         self._commits: dict[int, int] = {}
         """Commit end and the term of the entry before it, as soon as any member knows it."""
+        self._ends_of_terms: dict[int, int] = {}
+        """How far a term committed; figure 3 says what that means for the leaders of later terms."""
         self._commit_end = 0
 
     @property
@@ -53,12 +55,13 @@ class Checks:
         log = raft._core.log
         end = raft.commit_end
         term = log.term_at(end)
-        assert self._commits.setdefault(end, term) == term, f"state machine safety: {end} is committed in terms {self._commits[end]} and {term}"
+        assert self._commits.setdefault(end, term) == term, (
+            f"state machine safety: {end} is committed in terms {self._commits[end]} and {term}"
+        )
         if end > self._commit_end:
-            self._commit_end = end
+            self._commit_end = self._ends_of_terms[raft.term] = end
             for other, leader in leaders:
-                if leader.term > term:
-                    self._has_committed(other, leader)
+                self._has_committed(other, leader)
 
     def on_persist(self, member: Member, raft: Raft, persist: Persist, commit_end: int) -> None:
         """``commit_end`` is the one before the fact that led to it."""
@@ -106,7 +109,9 @@ class Checks:
         before = self._answers.setdefault((term, proposal_id), answer)
         assert before == answer, f"proposal {proposal_id} of term {term} was answered {before} and {answer}"
         if answer == "committed":
-            assert any(entry.proposal_id == proposal_id and entry.term == term for entry in reversed(self.committed)), "acknowledged, and gone"
+            assert any(entry.proposal_id == proposal_id and entry.term == term for entry in reversed(self.committed)), (
+                "acknowledged, and gone"
+            )
 
     def snapshot_of(self, end: int) -> bytes:
         """The state that applying everything before ``end`` gives, as bytes."""
@@ -115,6 +120,6 @@ class Checks:
 
     def _has_committed(self, member: Member, raft: Raft) -> None:
         log = raft._core.log
-        end = self._commit_end
+        end = max((end for term, end in self._ends_of_terms.items() if term < raft.term), default=0)
         if end and log.start <= end:
             assert log.holds(end, self._commits[end]), f"leader completeness: {member} leads term {raft.term} without {end}"

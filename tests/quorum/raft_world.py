@@ -342,4 +342,6 @@ class World:
 
     def wait(self, is_over: Callable[[], object], timeout_ms: int = 5_000) -> None:
         """Until it holds; fails when it does not in time."""
-        assert self.run_until(lambda: bool(is_over()), self.now_us + timeout_ms * MS), f"not within {timeout_ms} ms: {list(self.nodes.values())}"
+        assert self.run_until(lambda: bool(is_over()), self.now_us + timeout_ms * MS), (
+            f"not within {timeout_ms} ms: {list(self.nodes.values())}"
+        )

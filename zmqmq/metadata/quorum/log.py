@@ -80,10 +80,13 @@ class RaftLog:
         return self.start <= end <= self.end and self.term_at(end) == term
 
     def agreeing_end(self, end: int, term: int) -> int:
-        """Where this log may agree with another one, of which ``last_end_within`` told this: always the end of an entry here."""
+        """Where this log may agree with another one, of which ``last_end_within`` told this: the end of an entry here, or a place before
+        the log's start if only that is left."""
         if end < self.start or self.holds(end, term):
             return end
         bound, found = self.last_end_within(end, term)
+        if found > term:
+            return self.start - 1
         if bound < end:
             return bound
         # ``end`` may lie inside an entry of this log: go back to where its term began.
