@@ -7,6 +7,7 @@ campaign that was interrupted goes on; the code is known by a digest of the pack
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import hashlib
 import multiprocessing
 from collections import Counter
@@ -146,7 +147,7 @@ def results_of(seeds: Sequence[int], jobs: int) -> Iterator[Result]:
     if jobs == 1 or len(seeds) == 1:
         yield from map(run, seeds)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, initializer=gc.freeze) as pool:  # each seed ends with a collection
         yield from pool.imap(run, seeds, chunksize=1)
 
 
