@@ -26,7 +26,8 @@ MUTATIONS: Final = (
     ),
     _one(
         "vote said before it is synced", "one vote in a term", "campaigning.py",
-        "    core.send(Vote(", "    core.send_early(Vote(",
+        "    core.send(Vote(core.me, request.source, core.term, request.ballot, is_granted, request.is_pre_vote))\n",
+        "    core._held.append((0, Vote(core.me, request.source, core.term, request.ballot, is_granted, request.is_pre_vote)))\n",
     ),
     _one(
         "term of the log forgotten at open", "no term before that of an entry", "core.py",

@@ -56,20 +56,24 @@ class Verdict(Struct, frozen=True):
 
 
 @contextmanager
-def planted(mutation: Mutation) -> Iterator[dict[str, str]]:
-    """The environment in which the package has the bug. Raises NoLongerApplies."""
+def planted(mutation: Mutation) -> Iterator[Path]:
+    """A copy of the package that has the bug; who runs in this directory imports it. Raises NoLongerApplies."""
     changed = mutate(mutation, ROOT)
     with tempfile.TemporaryDirectory(prefix="zmqmq-raft-") as directory:
         copy = Path(directory)
         shutil.copytree(ROOT / PACKAGE, copy / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
         for file, text in changed.items():
             (copy / PACKAGE / file).write_text(text, encoding="utf-8")
-        yield {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        yield copy
 
 
-def first_failure(environment: dict[str, str], first: int, end: int) -> tuple[int, str]:
+def _environment(copy: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def first_failure(copy: Path, first: int, end: int) -> tuple[int, str]:
     command = [sys.executable, "-c", _CHILD, str(HERE), str(first), str(end)]
-    with subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=_environment(copy), cwd=copy, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             for line in process.stdout:
@@ -81,10 +85,10 @@ def first_failure(environment: dict[str, str], first: int, end: int) -> tuple[in
     return -1, ""
 
 
-def failing_scenario(environment: dict[str, str]) -> str:
+def failing_scenario(copy: Path) -> str:
     """The first written scenario that fails."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", str(SCENARIOS)]
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=_environment(copy), cwd=copy, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return ""
     failed = [line.partition("::")[2].partition(" ")[0] for line in done.stdout.splitlines() if line.startswith("FAILED")]
@@ -93,9 +97,9 @@ def failing_scenario(environment: dict[str, str]) -> str:
 
 def try_out(mutation: Mutation, seeds: int) -> Verdict:
     began = time.monotonic()
-    with planted(mutation) as environment:
-        scenario = failing_scenario(environment)
-        seed, failure = first_failure(environment, 0, seeds)
+    with planted(mutation) as copy:
+        scenario = failing_scenario(copy)
+        seed, failure = first_failure(copy, 0, seeds)
     return Verdict(mutation.name, scenario, seed, failure, time.monotonic() - began)
 
 
