@@ -27,7 +27,7 @@ from sim.mutation import PACKAGE, ROOT, Mutation, mutate
 
 SEEDS_MAX: Final = 1_000
 HERE: Final = Path(__file__).parent
-SCENARIOS: Final = HERE / "test_raft_scenarios.py"
+SCENARIOS: Final = ("test_raft_scenarios.py", "test_raft_parts.py")
 _CHILD: Final = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -87,7 +87,7 @@ def first_failure(copy: Path, first: int, end: int) -> tuple[int, str]:
 
 def failing_scenario(copy: Path) -> str:
     """The first written scenario that fails."""
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", str(SCENARIOS)]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "--tb=no", *(str(HERE / name) for name in SCENARIOS)]
     done = subprocess.run(command, env=_environment(copy), cwd=copy, capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return ""

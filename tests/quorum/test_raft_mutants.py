@@ -19,14 +19,13 @@ def test_names_differ() -> None:
     assert len(BY_NAME) == len(MUTATIONS)
 
 
-@pytest.mark.parametrize("name", ["old-term commit", "membership change before own-term commit"])
-def test_the_stories_find_what_random_search_finds_seldom(name: str) -> None:
-    with planted(BY_NAME[name]) as copy:
-        assert failing_scenario(copy)
+def test_the_stories_find_what_random_search_finds_seldom() -> None:
+    with planted(BY_NAME["old-term commit"]) as copy:
+        assert "figure_8" in failing_scenario(copy)
 
 
-@pytest.mark.parametrize("name", ["log up-to-date check missing", "follower answers before the sync"])
-def test_a_few_seeds_find_a_planted_bug(name: str) -> None:
-    with planted(BY_NAME[name]) as copy:
-        seed, _ = first_failure(copy, 0, 40)
+def test_a_few_seeds_find_a_planted_bug() -> None:
+    with planted(BY_NAME["log up-to-date check missing"]) as copy:
+        seed, failure = first_failure(copy, 0, 20)
     assert seed >= 0
+    assert "leader completeness" in failure

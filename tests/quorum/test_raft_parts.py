@@ -27,9 +27,8 @@ A, B, C, D = (Member(number, "a") for number in range(4))
 
 @st.composite
 def steps(draw: st.DrawFn) -> list[tuple[str, int]]:
-    return draw(
-        st.lists(st.tuples(st.sampled_from(["append", "term", "truncate", "save", "synced", "start"]), st.integers(0, 9)), max_size=60)
-    )
+    names = st.sampled_from(["append", "term", "truncate", "save", "synced", "start"])
+    return draw(st.lists(st.tuples(names, st.integers(0, 9)), max_size=60))
 
 
 @given(steps())
@@ -183,12 +182,8 @@ def test_a_leader_refuses_what_would_wait_without_bound() -> None:
     for proposal_id in range(UNCOMMITTED_BYTES_MAX // size + 5):
         hands.propose(1, b"x" * size, proposal_id)
     assert {type(event).__name__ for event in hands.events[1][-3:]} == {"Refused"}
-    in_flight = sum(
-        entry.size_bytes
-        for message in hands.mail
-        if isinstance(message, AppendEntries) and message.target == Member(2, "a")
-        for entry in message.entries
-    )
+    sent = [message for message in hands.mail if isinstance(message, AppendEntries) and message.target == Member(2, "a")]
+    in_flight = sum(entry.size_bytes for message in sent for entry in message.entries)
     assert in_flight <= hands.settings.in_flight_bytes_max + hands.settings.message_bytes
     hands.propose(1, b"x" * (600 << 10), 10_000)
     assert "the limit is" in str(hands.events[1][-1].error)
