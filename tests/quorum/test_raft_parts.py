@@ -205,3 +205,8 @@ def test_a_member_that_joins_with_an_empty_configuration_waits_to_be_told() -> N
     assert raft.next_deadline_ms() is None
     assert raft.configuration == Configuration()
     assert SnapshotMeta().end == 0
+
+
+def test_a_heartbeat_that_is_too_rare_is_refused() -> None:
+    with pytest.raises(InvalidConfig, match="at most half"):
+        Settings(heartbeat_ms=200, election_timeout_ms=300)

@@ -12,7 +12,7 @@ from zmqmq.metadata.log import Leader, Lost, Passed, Refused, Unknown
 from zmqmq.metadata.quorum.core import Settings
 from zmqmq.metadata.quorum.effects import Apply, BarrierLost, SnapshotNeeded, SnapshotWanted
 from zmqmq.metadata.quorum.messages import AppendEntries, AppendReply, InstallSnapshot, RequestVote, TimeoutNow, Vote
-from zmqmq.metadata.quorum.state import Configuration, Entry, HardState, Member
+from zmqmq.metadata.quorum.state import Configuration, Entry, HardState, Member, SnapshotMeta
 
 
 def member(number: int) -> Member:
@@ -512,6 +512,18 @@ def test_an_append_that_no_leader_can_have_sent_changes_nothing(entries: tuple[E
     hands.campaign(1, [2])
     hands.deliver(1, 2, 3)
     hands.tell(AppendEntries(member(1), member(2), 1, 1, 1, entries, 1, 0))
+    assert hands[2].log_end == 1
+
+
+def test_an_impostor_of_the_same_term_changes_nothing() -> None:
+    hands = Hands(3)
+    hands.campaign(1, [2])
+    hands.deliver(1, 2, 3)
+    hands.tell(AppendEntries(member(3), member(1), 1, 0, 0, (Entry(0, 1, (b"x",)),), 1, 0))
+    assert hands[1].is_leader
+    hands.tell(InstallSnapshot(member(1), member(2), 1, SnapshotMeta(9, 7, hands.configuration), 0, b"", 0, 1))
+    assert hands.restored(2) == []
+    hands.tell(AppendEntries(member(1), member(2), 1, 0, 0, (Entry(0, 0), Entry(1, 0, (b"x",))), 2, 0))
     assert hands[2].log_end == 1
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from zmqmq.errors import CorruptLog
+from zmqmq.errors import CorruptLog, InvalidConfig
 from zmqmq.metadata.quorum import snapshot as snapshots
 from zmqmq.metadata.quorum.effects import Apply, Event, Persist, RaftEffect, Restore, SendMessage
 from zmqmq.metadata.quorum.log import RaftLog
@@ -48,6 +48,13 @@ class Settings(Struct, frozen=True):
     """Off only to show what it is good for."""
     has_check_quorum: bool = True
     """Off only to show what it is good for."""
+
+    def __post_init__(self) -> None:
+        if not 0 < 2 * self.heartbeat_ms <= self.election_timeout_ms:
+            raise InvalidConfig(
+                f"heartbeat_ms {self.heartbeat_ms} must be positive, and at most half of election_timeout_ms {self.election_timeout_ms}",
+                hint="a single late heartbeat must not look like a dead leader",
+            )
 
 
 class Core:

@@ -41,7 +41,7 @@ class Following:
             # Every later leader has what is committed here (paper 5.4.3), so there is nothing to compare before it.
             entries = tuple(entry for entry in entries if entry.index >= core.commit_end)
             prev_end = core.commit_end
-            if entries and entries[0].index != prev_end:
+            if entries and (entries[0].index != prev_end or entries[0].term < core.log.term_at(prev_end)):
                 return
         elif not core.log.holds(prev_end, prev_term):
             self._refuse(message)
@@ -53,6 +53,8 @@ class Following:
     def on_snapshot(self, message: InstallSnapshot) -> None:
         """Paper, figure 13."""
         self._hear(message)
+        if not is_sound(message):
+            return
         core = self._core
         meta = message.snapshot
         if meta.end <= core.commit_end or core.log.holds(meta.end, meta.term):

@@ -221,8 +221,9 @@ class Raft:
         role = self._role
         match message:
             case AppendEntries() | InstallSnapshot():
-                if not isinstance(role, Following):
-                    assert not isinstance(role, Leading)  # two leaders in one term
+                if isinstance(role, Leading):
+                    return  # a second leader in one term is an impostor: it had no majority, since this one has it
+                if isinstance(role, Campaigning):
                     role = self._follow()
                 if isinstance(message, AppendEntries):
                     role.on_append(message)

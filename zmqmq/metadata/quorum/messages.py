@@ -101,8 +101,10 @@ class TimeoutNow(Struct, frozen=True, array_like=True, tag=7):
 Message: TypeAlias = RequestVote | Vote | AppendEntries | AppendReply | InstallSnapshot | SnapshotReply | TimeoutNow
 
 
-def is_sound(message: AppendEntries) -> bool:
+def is_sound(message: AppendEntries | InstallSnapshot) -> bool:
     """Whether a leader can have said that: entries in one row, of terms that do not fall."""
+    if isinstance(message, InstallSnapshot):
+        return 0 <= message.snapshot.term <= message.term and 0 <= message.snapshot.end
     end, term = message.prev_end, message.prev_term
     for entry in message.entries:
         if entry.index != end or not term <= entry.term <= message.term:
