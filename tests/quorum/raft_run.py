@@ -164,9 +164,12 @@ class Story:
                 node.do(lambda raft, node=node: node.save_snapshot())  # type: ignore[misc]
 
     def change(self) -> None:
-        leader = self.world.leader()
-        if leader is None or leader.raft is None:
+        """Not only who was told that it leads may be asked, and not only once."""
+        able = [node for node in self.world.nodes.values() if node.is_leader and node.paused_until <= self.world.now_us]
+        if not able:
             return
+        leader = self.chance.choice(able)
+        assert leader.raft is not None
         configuration = leader.raft.configuration
         changed = self.another(configuration)
         if changed is not None:

@@ -220,11 +220,10 @@ class Node:
         self.world.at(self.world.now_us + int(delay_ms * MS), synced)
 
     def propose(self, records: tuple[bytes, ...], *, configuration: Configuration | None = None, stale: int = 0) -> int:
-        """As a controller does: under the epoch that it was told, at the next index, less ``stale``."""
-        assert self.told is not None
+        """As a controller does: under the epoch that it leads, at the next index, less ``stale``. It need not wait for Leader."""
         assert self.raft is not None
         proposal_id = next(self.world.proposal_ids)
-        epoch = self.told[0]
+        epoch = self.raft.term
         index = self.raft.log_end - stale
         self.mine[proposal_id] = epoch
         if configuration is None:

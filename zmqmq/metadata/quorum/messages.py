@@ -104,7 +104,7 @@ Message: TypeAlias = RequestVote | Vote | AppendEntries | AppendReply | InstallS
 def is_sound(message: AppendEntries | InstallSnapshot) -> bool:
     """Whether a leader can have said that: entries in one row, of terms that do not fall."""
     if isinstance(message, InstallSnapshot):
-        return 0 <= message.snapshot.term <= message.term and 0 <= message.snapshot.end
+        return 0 <= message.snapshot.term <= message.term and message.snapshot.end >= 0
     end, term = message.prev_end, message.prev_term
     for entry in message.entries:
         if entry.index != end or not term <= entry.term <= message.term:
