@@ -363,7 +363,7 @@ def test_a_damaged_snapshot_is_never_applied(where: str) -> None:
     assert hands.restored(3) == []
     if where == "on the leader's disk":
         assert of(hands, 1, SnapshotWanted)
-        hands[1].save_snapshot(hands[1].commit_end, b"state after c")
+        hands[1].save_snapshot(part.snapshot.end, b"state after b")
         hands.turn(1)
     for _ in range(8):
         heartbeat(hands, 1, 2, 3)

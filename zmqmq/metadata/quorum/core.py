@@ -71,6 +71,8 @@ class Core:
         self._random = random
         self.snapshot = store.snapshot
         """The one that is on disk."""
+        self.is_snapshot_damaged = False
+        """Somebody was sent it, and it was not what it had been."""
         self.log = RaftLog(store)
         self.configurations = Configurations(store.snapshot.end, store.snapshot.configuration)
         self._saving: list[tuple[int, Snapshot]] = []
@@ -142,18 +144,21 @@ class Core:
         self.configurations.replace(meta.end, meta.configuration)
         self.commit_end = self.applied_end = meta.end
         self._unsaved_snapshot = snapshot
+        self.is_snapshot_damaged = False
         self._events.append(Restore(snapshot))
 
     def save_snapshot(self, snapshot: Snapshot) -> None:
         """Made here, of what was applied. The log is cut when it is on disk."""
         self._unsaved_snapshot = snapshot
+        self.is_snapshot_damaged = False
 
-    @property
-    def saved_snapshot_end(self) -> int:
-        """The end of the newest snapshot, on disk or on its way."""
+    def wants_snapshot(self, end: int) -> bool:
+        """Whether one of this end is worth more than the newest one, on disk or on its way."""
         if self._unsaved_snapshot is not None:
-            return self._unsaved_snapshot.meta.end
-        return self._saving[-1][1].meta.end if self._saving else self.snapshot.end
+            return end > self._unsaved_snapshot.meta.end
+        if self._saving:
+            return end > self._saving[-1][1].meta.end
+        return end > self.snapshot.end or (end == self.snapshot.end and self.is_snapshot_damaged)
 
     def tell(self, event: Event) -> None:
         self._events.append(event)

@@ -122,6 +122,7 @@ class Leading:
         if sender is None or sender.meta.end != reply.snapshot_end:
             return
         if reply.is_damaged:
+            self._core.is_snapshot_damaged = True
             self._core.tell(SnapshotWanted(f"{reply.source} was sent a damaged snapshot of index {reply.snapshot_end}"))
         sender.position = min(max(reply.position, 0), sender.meta.size_bytes)
 

@@ -167,10 +167,11 @@ class Raft:
             self._core.tell(BarrierLost(token, self._not_leader()))
 
     def save_snapshot(self, end: int, data: bytes) -> None:
-        """``data`` stands for everything that was applied before ``end``; ``end`` is where an entry ends. Entries before the snapshot
-        before this one are forgotten then. Raises InvalidConfig for one that is too big."""
+        """``data`` stands for everything that was applied before ``end``, which is where an entry ends. Entries before the snapshot
+        before this one are forgotten then. Nothing happens if there is one of this end already, unless SnapshotWanted was told.
+        Raises InvalidConfig for one that is too big."""
         core = self._core
-        if self.offline_error is not None or end <= core.saved_snapshot_end:
+        if self.offline_error is not None or not core.wants_snapshot(end):
             return
         assert end <= core.applied_end
         core.save_snapshot(snapshots.make(end, core.log.term_at(end), core.configurations.at(end), data))
@@ -235,7 +236,7 @@ class Raft:
                 role.on_append_reply(message)
             case SnapshotReply() if isinstance(role, Leading):
                 role.on_snapshot_reply(message)
-            case TimeoutNow() if isinstance(role, Following) and self._may_campaign:
+            case TimeoutNow() if isinstance(role, Following) and self._may_campaign and message.source == self._core.leader:
                 self._campaign(is_pre_vote=False, is_transfer=True)
 
     def _settle(self) -> None:
