@@ -22,7 +22,7 @@ from typing import Final
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from msgspec import Struct
-from quorum.raft_mutants import MUTATIONS
+from raft_mutants import MUTATIONS
 from sim.mutation import PACKAGE, ROOT, Mutation, mutate
 
 SEEDS_MAX: Final = 1_000
