@@ -55,6 +55,20 @@ def test_figure_8_an_entry_of_an_old_term_is_not_committed_by_counting() -> None
     assert hands[5].commit_end == hands[5].log_end
 
 
+def test_a_newer_term_beats_a_longer_log_and_a_longer_log_an_equal_one() -> None:
+    hands = Hands(3)
+    hands.campaign(1, [2])
+    hands.deliver(1, 2, 3)
+    for number in range(5):
+        hands.propose(1, b"lost %d" % number)
+    hands.campaign(2, [3])
+    hands.deliver(2, 3)
+    hands.later()
+    for last_term, log_end, is_granted in ((1, 6, False), (2, 1, False), (2, 2, True), (3, 1, True)):
+        hands.tell(RequestVote(member(1), member(3), 2, 3, last_term, log_end, is_pre_vote=True))
+        assert hands.take(Vote, 3, 1).is_granted == is_granted
+
+
 def test_an_old_entry_is_committed_with_one_of_the_own_term() -> None:
     hands = Hands(3)
     hands.campaign(1, [2])
