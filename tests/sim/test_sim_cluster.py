@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from zmqmq.batch import HEADER_BYTES
-from zmqmq.errors import CorruptLog, InvalidRecord, OutcomeUnknown
+from zmqmq.errors import CorruptLog, InvalidConfig, InvalidRecord, OutcomeUnknown
 from zmqmq.store.verify import batches_of
-from zmqmq.testing.sim import Cluster, SimClient
+from zmqmq.testing.sim import Cluster, Nemesis, SimBug, SimClient, Stuck
 from zmqmq.testing.sim.broker import State
 
 MakeCluster = Callable[..., Cluster]
@@ -71,3 +71,44 @@ def test_a_bit_of_a_batch_header_on_the_disk_harms_that_partition_only(zmqmq_sim
         cluster.run(mq, read(mq, "damaged"))
     assert cluster.run(mq, read(mq, "well")) == [b"4"]
     assert cluster.brokers[0].state is State.SERVING
+
+
+def test_a_program_that_breaks_ends_the_run(zmqmq_sim: MakeCluster) -> None:
+    cluster = zmqmq_sim(seed=4)
+    cluster.start()
+
+    async def broken(_mq: SimClient) -> None:
+        raise ZeroDivisionError("in the program")
+
+    cluster.spawn("service", broken)
+    with pytest.raises(SimBug, match="the program of service broke: ZeroDivisionError"):
+        cluster.run_for(1)
+
+
+def test_healing_ends_what_the_nemesis_began_and_lets_it_begin_nothing(zmqmq_sim: MakeCluster) -> None:
+    cluster = zmqmq_sim(seed=5, is_supervised=True)
+    cluster.start()
+    mq = cluster.client("c", timeout=60)
+    cluster.run(mq, write(mq, "t", [b"1"]))
+    Nemesis(cluster, 60, classes=("partition", "broker paused", "disk full", "segment rots", "disk dies"), every_s=1)
+    cluster.run_for(12)
+    assert cluster.chance.struck
+    cluster.heal()
+    struck = dict(cluster.chance.struck)
+    cluster.run_until(cluster.is_serving, 15, "the broker serves")
+    cluster.run_for(60)
+    assert dict(cluster.chance.struck) == struck
+    assert cluster.run(mq, read(mq, "t")) == [b"1"]
+    with pytest.raises(InvalidConfig, match="healed"):
+        Nemesis(cluster, 10)
+
+
+def test_the_world_is_not_run_from_inside_itself(zmqmq_sim: MakeCluster) -> None:
+    cluster = zmqmq_sim(seed=6)
+    cluster.start()
+
+    async def begin_again() -> None:
+        cluster.start()
+
+    with pytest.raises(Stuck, match="a loop runs already"):
+        cluster.run(cluster.client("c"), begin_again())

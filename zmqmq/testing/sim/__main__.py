@@ -25,12 +25,20 @@ class Seeds(click.ParamType[range]):
         first, separator, end = str(value).partition("..")
         if not first.isdecimal() or (separator and not end.isdecimal()):
             self.fail(f"{value!r} is neither a seed nor a range like 0..300", param, ctx)
-        return range(int(first), int(end) if separator else int(first) + 1)
+        seeds = range(int(first), int(end) if separator else int(first) + 1)
+        if not seeds:
+            self.fail(f"{value!r} names no seed: the second number is the end, and does not belong to it", param, ctx)
+        return seeds
 
 
 @click.command()
 @click.argument("seeds", type=Seeds(), default="0..300")
-@click.option("--jobs", default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1, help="Processes; all cores.")
+@click.option(
+    "--jobs",
+    default=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
+    type=click.IntRange(1),
+    help="Processes; all cores.",
+)
 @click.option("--ledger", type=click.Path(path_type=Path), help="Append to this file, and leave out what it holds for the same code.")
 @click.option("--trace", is_flag=True, help="Print all that happened, of one seed.")
 @click.option("--no-shrink", is_flag=True, help="Print failures as they are.")

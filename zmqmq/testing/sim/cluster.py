@@ -1,7 +1,7 @@
 """Brokers, clients and the world around them, from one seed.
 
 Everything that decides or stores is the product's own code; simulated are time, chance, network and disks. One thread, no sleeping:
-an hour of the cluster's life takes seconds, and the same seed gives the same run, event for event.
+an hour of the cluster's life takes half a minute, and the same seed gives the same run, event for event.
 
 A test of a program looks so::
 
@@ -76,6 +76,8 @@ class Cluster:
         self._supervision = self.chance.stream("supervisor")
         self._clocks = self.chance.stream("clocks")
         self._started_count = 0
+        self.nemesis_count = 0
+        self._undos: dict[int, Callable[[], None]] = {}
         self._machines: dict[str, SimClock] = {}
         base = config or BrokerConfig(store=SMALL)
         self.brokers = [self._make_broker(node, base, has_faults=has_faults) for node in range(1)]
@@ -116,7 +118,26 @@ class Cluster:
         """Start a program with a client on a machine; ``kill_client`` ends it in the middle."""
         client = self.client(machine)
         task: asyncio.Task[T] = client.process.create_task(main(client))
+        task.add_done_callback(partial(self._on_ended, machine))
         return task
+
+    def _on_ended(self, machine: str, task: asyncio.Task[Any]) -> None:
+        """A program that broke ends the run: nobody may await it."""
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.world.on_bug(f"the program of {machine} broke", error)
+
+    def at_heal(self, undo: Callable[[], None], after_s: float) -> None:
+        """Undo some trouble after so long, or when the cluster is healed, whichever comes first."""
+        number = len(self._undos) and next(reversed(self._undos)) + 1
+        self._undos[number] = undo
+
+        def when_over() -> None:
+            if self._undos.get(number) is undo:
+                del self._undos[number]
+                undo()
+
+        self.world.after(int(after_s * US_PER_S), when_over)
 
     def kill_client(self, machine: str) -> None:
         client = self.clients.pop(machine, None)
@@ -139,6 +160,9 @@ class Cluster:
     def heal(self) -> None:
         """No more faults; machines reach each other, run, have room and the right time."""
         self.chance.is_quiet = True
+        undos, self._undos = self._undos, {}
+        for undo in undos.values():
+            undo()
         self.network.heal()
         for clock in self._machines.values():
             clock.correct()

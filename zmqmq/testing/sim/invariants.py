@@ -21,6 +21,7 @@ class _Last(Struct):
     high_watermark: int
     log_start: int
     synced_end: int
+    log_end: int
 
 
 class Invariants:
@@ -36,9 +37,8 @@ class Invariants:
         self._term_rises_with_each_opening(broker, opening, loop)
         for partition, leader in loop.node.partitions.leaders.items():
             last = self._last.get((broker, partition))
-            if last is not None and (last.opening, last.high_watermark, last.synced_end, last.log_start) == (
-                opening, leader.high_watermark, leader.synced_end, leader.log_start,
-            ):  # fmt: skip
+            now = (opening, leader.leadership.epoch, leader.high_watermark, leader.log_start, leader.synced_end, leader.log_end)
+            if last is not None and last == _Last(*now):
                 continue
             self.check_count += 1
             self._ends_in_order(leader)
@@ -49,9 +49,7 @@ class Invariants:
                 else:
                     self._epoch_rises_with_each_opening(last, leader)
                 self._synced_stays(last, leader)
-            self._last[broker, partition] = _Last(
-                opening, leader.leadership.epoch, leader.high_watermark, leader.log_start, leader.synced_end
-            )
+            self._last[broker, partition] = _Last(*now)
 
     def _ends_in_order(self, leader: PartitionLeader) -> None:
         if not (leader.log_start <= leader.high_watermark <= leader.log_end <= leader.next_offset and leader.synced_end <= leader.log_end):

@@ -85,6 +85,10 @@ class World:
 
     def run_until(self, is_over: Callable[[], bool], until_us: int) -> bool:
         """Run until the condition holds (then True), or the time has come, or nothing is left to happen."""
+        if events._get_running_loop() is not None:  # noqa: SLF001
+            raise Stuck(
+                "a loop runs already", hint="call this from outside; inside a simulated program await, and use the brokers' methods"
+            )
         heap = self._heap
         while not is_over():
             if not heap or heap[0][0] > until_us:

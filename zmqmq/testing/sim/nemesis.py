@@ -15,7 +15,7 @@ from zmqmq.errors import InvalidConfig
 from zmqmq.model import METADATA_PARTITION
 from zmqmq.store.layout import join, segment_base
 from zmqmq.testing.sim.broker import SimBroker, State
-from zmqmq.testing.sim.chance import CLASS_IS_ON, Chance
+from zmqmq.testing.sim.chance import CLASS_IS_ON
 from zmqmq.testing.sim.cluster import Cluster
 from zmqmq.testing.sim.disk import CAPACITY_BYTES, Fault
 from zmqmq.testing.sim.disk_nodes import FileNode
@@ -54,10 +54,17 @@ class Deed(Struct, frozen=True):
 
 
 class Nemesis:
-    """Plans for ``duration_s`` from now on, and carries the plan out. ``classes``: the deeds to do; else chance says which."""
+    """Plans for ``duration_s`` from now on, and carries the plan out. ``classes``: the deeds to do; else chance says which.
+    ``every_s``: the mean time between two of a class; else chance says how long. What is under way ends when the cluster heals."""
 
-    def __init__(self, cluster: Cluster, duration_s: float, *, classes: Collection[str] | None = None) -> None:
+    def __init__(
+        self, cluster: Cluster, duration_s: float, *, classes: Collection[str] | None = None, every_s: float | None = None
+    ) -> None:
+        if cluster.chance.is_quiet:
+            raise InvalidConfig("the cluster was healed: nothing goes wrong in it any more", hint="make another cluster")
         self._cluster = cluster
+        cluster.nemesis_count += 1
+        suffix = f" {cluster.nemesis_count}" if cluster.nemesis_count > 1 else ""
         self._end_us = cluster.world.now_us + int(duration_s * US_PER_S)
         self._rotten: dict[FileNode, None] = {}
         """Files that wait to be restored; a second bit in one would not be found again."""
@@ -82,7 +89,12 @@ class Nemesis:
         unknown = sorted(set(classes or ()) - set(self._deeds))
         if unknown:
             raise InvalidConfig(f"{unknown[0]!r} is no deed of the nemesis", hint=f"there are: {', '.join(self._deeds)}")
-        self.plan = [deed for name in self._deeds for deed in _drawn(cluster.chance, name, duration_s, classes)]
+        self.plan = [
+            deed
+            for name in self._deeds
+            if classes is None or name in classes
+            for deed in _drawn(cluster.chance.stream(f"nemesis {name}{suffix}"), name, duration_s, every_s, is_chosen=classes is not None)
+        ]
         for deed in self.plan:
             cluster.world.after(deed.at_us, self._do, deed)
 
@@ -290,8 +302,8 @@ class Nemesis:
         self._cluster.network.block(source, target)
         self._later(seconds, lambda: self._cluster.network.unblock(source, target))
 
-    def _later(self, seconds: float, function: Callable[[], None]) -> None:
-        self._cluster.world.after(int(seconds * US_PER_S), function)
+    def _later(self, seconds: float, undo: Callable[[], None]) -> None:
+        self._cluster.at_heal(undo, seconds)
 
 
 def _between(dice: random.Random, bounds: tuple[float, float]) -> float:
@@ -300,12 +312,12 @@ def _between(dice: random.Random, bounds: tuple[float, float]) -> float:
     return float(least * (greatest / least) ** dice.random())
 
 
-def _drawn(chance: Chance, name: str, duration_s: float, classes: Collection[str] | None) -> list[Deed]:
-    dice = chance.stream(f"nemesis {name}")
+def _drawn(dice: random.Random, name: str, duration_s: float, every_s: float | None, *, is_chosen: bool) -> list[Deed]:
     is_on = dice.random() < CLASS_IS_ON
-    if not (is_on if classes is None else name in classes):
+    if not (is_on or is_chosen):
         return []
     gap_s = _between(dice, GAP_S)
+    gap_s = every_s or gap_s
     at_s, deeds = 0.0, list[Deed]()
     while (at_s := at_s + dice.expovariate(1.0 / gap_s)) < duration_s:
         deeds.append(Deed(int(at_s * US_PER_S), name, len(deeds), dice.random()))

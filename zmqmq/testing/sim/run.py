@@ -9,7 +9,6 @@ import gc
 import logging
 import random
 from collections import Counter
-from collections.abc import Callable
 from time import perf_counter
 from typing import Final
 
@@ -66,10 +65,8 @@ class Result(Struct, frozen=True):
     trace: tuple[Event, ...] = ()
 
 
-def run(
-    seed: int, verdict: Verdict | None = None, *, trouble_s: float = TROUBLE_S, watch: Callable[[Cluster], None] | None = None
-) -> Result:
-    """Live one seed through. ``watch`` sees the cluster before it starts."""
+def run(seed: int, verdict: Verdict | None = None, *, trouble_s: float = TROUBLE_S) -> Result:
+    """Live one seed through. Trouble ends early after ``trouble_s``."""
     started = perf_counter()
     was_collecting = gc.isenabled()
     gc.disable()  # when a cycle is collected must not depend on what the process did before
@@ -77,8 +74,6 @@ def run(
     story = _Story(seed, verdict or Verdict())
     marks.listener = story.on_mark
     try:
-        if watch is not None:
-            watch(story.cluster)
         failure = story.live(trouble_s)
         return story.result(failure, perf_counter() - started)
     finally:
@@ -110,7 +105,7 @@ class _Story:
             cluster.start()
             workload.start()
             cluster.chance.is_quiet = False
-            Nemesis(cluster, TROUBLE_S)
+            Nemesis(cluster, TROUBLE_S)  # of the whole time, so that a shorter trouble is the beginning of it
             cluster.run_for(trouble_s)
             cluster.heal()
             workload.stop()
@@ -124,9 +119,11 @@ class _Story:
         except SimBug as bug:
             if isinstance(bug.__cause__, Violation):
                 return f"invariant: {bug.__cause__}"
-            return f"bug: {bug}"
+            return f"bug: {type(bug.__cause__).__name__}: {bug}"
         except (ZmqmqError, AssertionError) as error:
             return f"{type(error).__name__}: {error}"
+        except Exception as error:  # noqa: BLE001 - whatever a broken product raises is a failure of this seed, not of the campaign
+            return f"bug: {type(error).__name__}: {error}"
         return ""
 
     def _cut_the_first_opening(self) -> None:

@@ -6,6 +6,7 @@ when a fault is left out, but what follows it does: so each step is tried, not c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Final
@@ -18,6 +19,7 @@ from zmqmq.testing.sim.run import TROUBLE_S, Result, run
 SHRINK_S_MAX: Final = 120.0
 SHORTEST_S: Final = 1.0
 PROGRAMS_MAX: Final = 8
+_NUMBER: Final = re.compile(r"[0-9][0-9.]*")
 PROGRAM: Final = "program"
 
 
@@ -108,6 +110,5 @@ class _Shrinker:
 
 
 def kind_of(failure: str) -> str:
-    """What two failures of the same kind share: everything before the first number, as far as it names the promise."""
-    head = failure.partition("(")[0]
-    return ":".join(head.split(":")[:2]).rstrip("0123456789 .")
+    """What two failures of the same kind share: the name of the promise, or the error and how its text begins, without numbers."""
+    return _NUMBER.sub("#", ":".join(failure.partition("(")[0].split(":")[:2]))
