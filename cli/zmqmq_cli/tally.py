@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 HAND_OVER_S: Final = 0.25
 """``max_block`` of the producer: how long Ctrl-C waits at most while a message is handed over."""
+OUTSTANDING_MAX: Final = 200_000
+"""Messages without a receipt; they compress well, so the producer's buffer alone would hold many more."""
+LOOK_S: Final = 0.1
 FULL_SECONDS_MAX: Final = 30.0
 """How long the producer's buffer may stay full before sending stops."""
 
@@ -67,6 +70,7 @@ class Tally:
         self._other_errors = 0
         self._started = time.perf_counter()
         self._lock = threading.Lock()
+        self._has_decided = threading.Event()
         self._under_way: dict[Batch, list[tuple[Given, Handle]]] = {}
         self._is_handing_over = False
         self.is_interrupted = False
@@ -101,7 +105,17 @@ class Tally:
         if self.is_interrupted:
             raise KeyboardInterrupt
 
+    def _has_room(self) -> bool:
+        """Whether to go on, after waiting. Each message is kept until its receipt is printed: who reads the receipts slowly holds the sending back. Every message
+        is decided by its delivery timeout, so this ends unless standard output itself stands still."""
+        while self.sent - self.acked - self.failed - self.unknown >= OUTSTANDING_MAX and not self.is_interrupted:
+            self._has_decided.wait(LOOK_S)
+            self._has_decided.clear()
+        return not self.is_interrupted
+
     def _hand_over(self, out: Producer[bytes], given: Given) -> None:
+        if not self._has_room():
+            return
         when = None if given.timestamp_ms is None else _EPOCH + dt.timedelta(milliseconds=given.timestamp_ms)
         full_since: float | None = None
         while True:
@@ -151,6 +165,7 @@ class Tally:
         over at this very moment reports for itself."""
         with self._lock:
             decided = self._under_way.pop(handle.batch)
+            self._has_decided.set()
             outcome = handle.batch.outcome
             if isinstance(outcome, ZmqmqError):
                 if outcome.outcome == "unknown":

@@ -8,6 +8,8 @@ import pty
 import re
 import signal
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,11 @@ from typing import Any
 import pytest
 from live import COMMAND, SECONDS_MAX, Command, ServeProcess
 
+from zmqmq.client.accumulator import Batch, Receipt
+from zmqmq.client.handles import Handle
 from zmqmq.errors import BrokerUnavailable, InvalidRecord, OutcomeUnknown, TimeoutError, ZmqmqError
 from zmqmq_cli import merge, waiting
+from zmqmq_cli.input_formats import Given
 from zmqmq_cli.main import run
 from zmqmq_cli.settings import Settings
 from zmqmq_cli.tally import Tally
@@ -214,3 +219,39 @@ def test_lines_typed_on_a_terminal_are_messages(broker: ServeProcess) -> None:
     assert (process.returncode, out) == (0, b"")
     assert said.startswith(b"2 messages, 2 acked, 0 failed")
     assert command("consume", "typed", "-e", "-f", "%v ").stdout == "one two "
+
+
+class StillProducer:
+    """Takes everything, and no receipt ever comes by itself."""
+
+    topic = "t"
+
+    def __init__(self) -> None:
+        self.handles: list[Handle] = []
+
+    def send(self, *_arguments: object, **_more: object) -> Handle:
+        self.handles.append(Handle(Batch("t", 0, 0, linger_ms=0, deadline_ms=0), 0))
+        return self.handles[-1]
+
+
+def test_messages_without_a_receipt_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmqmq_cli.tally.OUTSTANDING_MAX", 10)
+    tally, out = tally_of(sent=0), StillProducer()
+    sending = threading.Thread(target=lambda: [tally.send(out, Given(b"x")) for _ in range(15)], daemon=True)  # type: ignore[arg-type]
+    sending.start()
+    deadline = time.monotonic() + SECONDS_MAX
+    while len(out.handles) < 10 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    sending.join(0.3)
+    assert (len(out.handles), sending.is_alive()) == (10, True)
+    for number in range(15):
+        while len(out.handles) <= number and time.monotonic() < deadline:
+            time.sleep(0.001)
+        batch = out.handles[number].batch
+        while not batch.watchers and time.monotonic() < deadline:
+            time.sleep(0.001)
+        batch.outcome = Receipt(number, 0, 0, 1, 1)
+        batch.notify()
+    sending.join(SECONDS_MAX)
+    assert not sending.is_alive()
+    assert (tally.sent, tally.acked) == (15, 15)
