@@ -106,8 +106,8 @@ class Tally:
             raise KeyboardInterrupt
 
     def _has_room(self) -> bool:
-        """Whether to go on, after waiting. Each message is kept until its receipt is printed: who reads the receipts slowly holds the sending back. Every message
-        is decided by its delivery timeout, so this ends unless standard output itself stands still."""
+        """Whether to go on, after waiting. Each message is kept until its receipt is printed: who reads the receipts slowly holds
+        the sending back. Every message is decided by its delivery timeout, so this ends unless standard output stands still."""
         while self.sent - self.acked - self.failed - self.unknown >= OUTSTANDING_MAX and not self.is_interrupted:
             self._has_decided.wait(LOOK_S)
             self._has_decided.clear()
