@@ -44,7 +44,11 @@ from zmqmq.testing.sim.gardener import Garden, tend
 from zmqmq.testing.sim.invariants import Violation
 from zmqmq.testing.sim.notes import History, Notes
 
+UNSEEN_MS_MAX: Final = 5_000
+"""A batch that became visible after its time was looked up may be so much older: it waited for the disk."""
 RESPAWN_US: Final = (10_000, 3_000_000)
+UNSEEN_MS_MAX: Final = 5_000
+"""A batch that became visible after its time was looked up may be so much older: it waited for the disk."""
 WATCH_US: Final = 500_000
 """How often somebody looks whether a program ended."""
 PAUSE_S_MAX: Final = 1.0
@@ -295,7 +299,7 @@ async def read(program: Program) -> None:
                     number_of(message)
                     if message.offset < begins.get(message.partition, 0):
                         raise Violation(f"a reader gets nothing before its place: {message!r} is before {begins}")
-                    if is_timely and message.batch.append_time_ms < since.value:
+                    if is_timely and message.batch.append_time_ms < since.value - UNSEEN_MS_MAX:
                         raise Violation(f"who reads since a time gets nothing older: {message!r} is from {message.batch.append_time_ms}")
                 await asyncio.sleep(dice.random() * 0.5)
     except OffsetOutOfRange as error:
