@@ -47,8 +47,6 @@ from zmqmq.testing.sim.notes import History, Notes
 UNSEEN_MS_MAX: Final = 5_000
 """A batch that became visible after its time was looked up may be so much older: it waited for the disk."""
 RESPAWN_US: Final = (10_000, 3_000_000)
-UNSEEN_MS_MAX: Final = 5_000
-"""A batch that became visible after its time was looked up may be so much older: it waited for the disk."""
 WATCH_US: Final = 500_000
 """How often somebody looks whether a program ended."""
 PAUSE_S_MAX: Final = 1.0
