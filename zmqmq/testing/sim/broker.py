@@ -66,6 +66,7 @@ class SimBroker:
         self.loop: Loop | None = None
         self.process = world.process(name)
         self.opening_count = 0
+        self.power_cuts = 0
         self._network = network
         self._random = random
         self._sync_us = SYNC_US[0] * (SYNC_US[1] / SYNC_US[0]) ** random.random()
@@ -102,6 +103,7 @@ class SimBroker:
 
     def cut_power(self, loss: Loss | None = None) -> None:
         """What was not synced is lost as ``loss`` says, or by chance."""
+        self.power_cuts += 1
         self._network.go_dark(self.name)
         if self.state is not State.DOWN:
             self._end(is_silent=True)

@@ -102,8 +102,7 @@ class Cluster:
     @property
     def has_lost_power(self) -> bool:
         """Records that were only ``replicated`` may be gone."""
-        struck = self.chance.struck
-        return bool(struck["power cut"] or struck["power cut in a call"] or struck["eio_sync"])
+        return any(broker.power_cuts for broker in self.brokers) or bool(self.chance.struck["eio_sync"])
 
     def client(self, machine: str, *, timeout: Seconds = TIMEOUT_S) -> SimClient:
         """A client on a machine of its own; a new process each time it is asked for."""
