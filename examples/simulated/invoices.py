@@ -1,7 +1,9 @@
 """A small service: for each order one invoice, whatever happens.
 
-It may be killed and started again at any time. Then it looks up how far it came, in the topic that it writes, and goes on from
-there. Run it against a broker: python examples/simulated/invoices.py tcp://127.0.0.1:5570
+It may be killed and started again. Then it looks up how far it came, in the topic that it writes, and goes on from there. One
+hole is left: what the killed one had sent and the broker had not yet read may arrive behind that look.
+
+Run it against a broker: python examples/simulated/invoices.py tcp://127.0.0.1:5570
 """
 
 from __future__ import annotations

@@ -74,12 +74,12 @@ def try_out(mutation: Mutation, first: int, end: int) -> Verdict:
         if mutation.stories:
             return _told(mutation, copy, began)
         seed, failure = _first_failure(copy, first, end)
-    if seed < 0:
+    if seed == NOT_FOUND:
         failure = f"{end - first} seeds passed: the simulator is too kind"
     else:
         _, clean = _first_failure(ROOT, seed, seed + 1)
         if clean:
-            seed, failure = -1, f"seed {seed} fails without the mutation too: {clean}"
+            seed, failure = NOT_FOUND, f"seed {seed} fails without the mutation too: {clean}"
     return Verdict(mutation.name, seed, time.monotonic() - began, failure)
 
 
@@ -100,14 +100,14 @@ def _passes(story: str, root: Path) -> bool:
 
 
 def _first_failure(root: Path, first: int, end: int) -> tuple[int, str]:
-    """The first seed that fails with the package below ``root``, and how; (-1, "") when none does."""
+    """The first seed that fails with the package below ``root``, and how; (NOT_FOUND, "") when none does."""
     reached = first - 1
     for seed, failure in _results(root, first, end):
         reached = seed
         if failure:
             return seed, failure
     if reached == end - 1:
-        return -1, ""
+        return NOT_FOUND, ""
     return reached + 1, f"the process ended in seed {reached + 1}, or hung for {SEED_S_MAX} s"
 
 
