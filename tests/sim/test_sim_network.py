@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from zmqmq.ports import Buffer
-from zmqmq.testing.sim.chance import Chance, Verdict
+from zmqmq.testing.sim.chance import Chance, Omissions
 from zmqmq.testing.sim.feed import QUEUE_MESSAGES_MAX as FEED_MAX
 from zmqmq.testing.sim.feed import Feed
 from zmqmq.testing.sim.kernel import World
@@ -24,7 +24,7 @@ class Wires:
 
     def __init__(self, seed: int = 1, *, has_faults: bool = False) -> None:
         self.world = World()
-        chance = Chance(seed, Verdict(), lambda *_: None)
+        chance = Chance(seed, Omissions(), lambda *_: None)
         self.network = Network(self.world, chance, lambda _: None, has_faults=has_faults)
         self.broker = self.world.process("b0")
         self.client = self.world.process("c0")

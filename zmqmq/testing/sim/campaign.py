@@ -54,7 +54,7 @@ class Tally:
         self.started_s = monotonic()
 
     def add(self, result: Result) -> None:
-        self.results.append(msgspec.structs.replace(result, trace=(), allowed=()))
+        self.results.append(msgspec.structs.replace(result, trace=(), allowed=(), steps=()))
         if result.failure:
             self.failures.append(result)
 
@@ -156,10 +156,12 @@ def story(shrunk: Shrunk) -> str:
     result = shrunk.result
     events = result.trace[-EVENTS_SHOWN_MAX:]
     cut = [f"  … {len(result.trace) - len(events):,} events before these …"] if len(events) < len(result.trace) else []
+    left_out = ", ".join(sorted(shrunk.omissions.classes)) or "no class"
+    size = f"{shrunk.fault_count} faults and {len(result.steps)} steps in {shrunk.trouble_s:.1f} s, {len(result.trace):,} events"
     report = [
         f"seed {result.seed} fails: {result.failure}",
         f"again: make sim SEED={result.seed}",
-        f"shrunk in {shrunk.runs} runs to {shrunk.fault_count} faults in {shrunk.trouble_s:.1f} s, {len(result.trace):,} events",
-        f"left out: {', '.join(sorted(shrunk.verdict.classes)) or 'no class'}; {len(shrunk.verdict.faults)} single faults and programs",
+        f"shrunk in {shrunk.runs} runs to {size}",
+        f"left out: {left_out}; {len(shrunk.omissions.singles)} single faults, steps and programs",
     ]
     return "\n".join([*report, *cut, *(str(event)[:LINE_CHARS_MAX] for event in events)])

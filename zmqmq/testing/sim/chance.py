@@ -2,7 +2,7 @@
 
 Streams are independent, so that one more draw in one subsystem moves nothing in the others. A *class* of faults is drawn on or off
 and its rate with it, for each seed anew (swarm testing: a fault that is everywhere hides others). Whether a single fault may strike
-is asked here: ``Verdict`` lets a shrinking run take classes and single faults away.
+is asked here: ``Omissions`` let a shrinking run take classes and single faults away, and what programs do.
 """
 
 from __future__ import annotations
@@ -22,28 +22,30 @@ NEVER: Final = (0.0, 0.0)
 """Rates of a class that is off."""
 
 
-class Verdict(Struct, frozen=True):
-    """What may not strike: whole classes, and single faults by class and number."""
+class Omissions(Struct, frozen=True):
+    """What a run does without: whole classes of faults, and single things, by what they are and a number."""
 
     classes: frozenset[str] = frozenset()
-    faults: frozenset[tuple[str, int]] = frozenset()
+    singles: frozenset[tuple[str, int]] = frozenset()
 
-    def allows(self, name: str, number: int) -> bool:
-        return name not in self.classes and (name, number) not in self.faults
+    def has(self, name: str, number: int) -> bool:
+        return name in self.classes or (name, number) in self.singles
 
 
 class Chance:
     """Belongs to one run. ``on_fault(class, number, detail)`` is told of each fault that strikes."""
 
-    def __init__(self, seed: int, verdict: Verdict, on_fault: Callable[[str, int, str], None]) -> None:
+    def __init__(self, seed: int, omissions: Omissions, on_fault: Callable[[str, int, str], None]) -> None:
         self.seed = seed
         self.is_quiet = False
         """No fault strikes any more: the cluster shall heal."""
         self.struck: Counter[str] = Counter()
         self.allowed: list[tuple[str, int]] = []
         """Every fault that was let strike, in order: what a shrinking run tries to do without."""
+        self.steps: list[tuple[str, int]] = []
+        """Every step of a program that was taken, in order: the same for what is no fault."""
         self._asked: Counter[str] = Counter()
-        self._verdict = verdict
+        self._omissions = omissions
         self._on_fault = on_fault
 
     def stream(self, name: str) -> random.Random:
@@ -51,14 +53,17 @@ class Chance:
 
     def decide(self, name: str, number: int) -> bool:
         """May the fault of this class and number strike? Numbers are the same whatever the answers were."""
-        may_strike = not self.is_quiet and self._verdict.allows(name, number)
+        may_strike = not self.is_quiet and not self._omissions.has(name, number)
         if may_strike:
             self.allowed.append((name, number))
         return may_strike
 
-    def allows(self, name: str, number: int) -> bool:
-        """The same for what is no fault, but may be left out of a run."""
-        return self._verdict.allows(name, number)
+    def takes(self, name: str, number: int) -> bool:
+        """Whether a step is taken: what is no fault, but may be left out of a run."""
+        is_taken = not self._omissions.has(name, number)
+        if is_taken:
+            self.steps.append((name, number))
+        return is_taken
 
     def strikes(self, name: str, detail: str) -> bool:
         """The same for a class that has no numbers of its own; a fault that may strike is counted and told of."""
@@ -86,6 +91,6 @@ class Rates:
             self.rates[name] = least * (greatest / least) ** exponent if is_on and least else 0.0
 
     def roll(self, name: str, detail: str) -> bool:
-        """Takes one number from the stream, whatever the rate and the verdict."""
+        """Takes one number from the stream, whatever the rate and what is left out."""
         drawn = self._random.random()
         return drawn < self.rates[name] and self._chance.strikes(name, detail)

@@ -27,7 +27,7 @@ from zmqmq.client.opening import TIMEOUT_S
 from zmqmq.store.layout import INDEX_SUFFIX
 from zmqmq.store.store import StoreOptions
 from zmqmq.testing.sim.broker import SimBroker, State
-from zmqmq.testing.sim.chance import Chance, Verdict
+from zmqmq.testing.sim.chance import Chance, Omissions
 from zmqmq.testing.sim.client import SimClient
 from zmqmq.testing.sim.clock import SimClock
 from zmqmq.testing.sim.disk import CAPACITY_BYTES, DiskFaults, SimDisk
@@ -54,7 +54,7 @@ SMALL: Final = StoreOptions(journal_bytes_max=64 << 10, journal_allocate_bytes=8
 
 class Cluster:
     """``seed`` decides all. ``has_faults``: network, disks and clocks misbehave by chance; what is done on purpose works without.
-    ``is_supervised``: a broker that ended is started again. ``verdict``: faults that must not strike."""
+    ``is_supervised``: a broker that ended is started again. ``omissions``: faults that must not strike."""
 
     def __init__(
         self,
@@ -63,11 +63,11 @@ class Cluster:
         config: BrokerConfig | None = None,
         has_faults: bool = False,
         is_supervised: bool = False,
-        verdict: Verdict | None = None,
+        omissions: Omissions | None = None,
     ) -> None:
         self.world = World()
         self.trace = Trace(self.world)
-        self.chance = Chance(seed, verdict or Verdict(), self._on_fault)
+        self.chance = Chance(seed, omissions or Omissions(), self._on_fault)
         self.network = Network(self.world, self.chance, self.trace.mix, has_faults=has_faults)
         self.invariants = Invariants()
         self.clients: dict[str, SimClient] = {}

@@ -79,6 +79,9 @@ async def tend(program: Program) -> None:
     dice, admin, garden = program.dice, program.client.admin, program.workload.garden
     name = f"scratch-{program.name}-{program.workload.next_value()}"
     partitions = dice.randrange(1, PARTITIONS_MAX + 1)
+    if not program.takes_step():
+        await asyncio.sleep(dice.expovariate(1.0 / PAUSE_S_MEAN))
+        return
     try:
         await admin.create_topic(name, partitions, config={"segment_bytes": str(SEGMENT_BYTES), **dice.choice(RETENTION)})
         garden.made[name] = partitions

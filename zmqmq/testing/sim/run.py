@@ -21,7 +21,7 @@ from zmqmq.store.store import StoreOptions
 from zmqmq.store.verify import verify_directory
 from zmqmq.testing.history import check
 from zmqmq.testing.sim.broker import State
-from zmqmq.testing.sim.chance import Verdict
+from zmqmq.testing.sim.chance import Omissions
 from zmqmq.testing.sim.cluster import SMALL, Cluster
 from zmqmq.testing.sim.invariants import Violation
 from zmqmq.testing.sim.kernel import US_PER_S, SimBug
@@ -62,16 +62,18 @@ class Result(Struct, frozen=True):
     elapsed_s: float
     allowed: tuple[tuple[str, int], ...] = ()
     """Faults that were let strike, by class and number."""
+    steps: tuple[tuple[str, int], ...] = ()
+    """And what programs did, by program and number."""
     trace: tuple[Event, ...] = ()
 
 
-def run(seed: int, verdict: Verdict | None = None, *, trouble_s: float = TROUBLE_S) -> Result:
+def run(seed: int, omissions: Omissions | None = None, *, trouble_s: float = TROUBLE_S) -> Result:
     """Live one seed through. Trouble ends early after ``trouble_s``."""
     started = perf_counter()
     was_collecting = gc.isenabled()
     gc.disable()  # when a cycle is collected must not depend on what the process did before
     logging.disable(logging.CRITICAL)
-    story = _Story(seed, verdict or Verdict())
+    story = _Story(seed, omissions or Omissions())
     marks.listener = story.on_mark
     try:
         failure = story.live(trouble_s)
@@ -86,9 +88,9 @@ def run(seed: int, verdict: Verdict | None = None, *, trouble_s: float = TROUBLE
 
 
 class _Story:
-    def __init__(self, seed: int, verdict: Verdict) -> None:
+    def __init__(self, seed: int, omissions: Omissions) -> None:
         config = BrokerConfig(store=_draw_store(seed))
-        self.cluster = Cluster(seed, config=config, has_faults=True, is_supervised=True, verdict=verdict)
+        self.cluster = Cluster(seed, config=config, has_faults=True, is_supervised=True, omissions=omissions)
         self.workload = Workload(self.cluster)
         self.values_read = 0
         self.marks: Counter[str] = Counter()
@@ -151,6 +153,7 @@ class _Story:
             marks=dict(sorted(self.marks.items())),
             elapsed_s=elapsed_s,
             allowed=tuple(cluster.chance.allowed),
+            steps=tuple(cluster.chance.steps),
             trace=tuple(cluster.trace.events),
         )
 

@@ -1,7 +1,8 @@
-"""Makes a failing seed small: shorter trouble, fewer programs, fewer classes of faults, then fewer single faults.
+"""Makes a failing seed small: shorter trouble, fewer programs, fewer classes of faults, then fewer single faults and fewer steps of
+the programs that are left, until nothing more can be taken away.
 
-Each step is tried by running the seed again without something, and kept when it still fails in the same way. Chance does not shift
-when a fault is left out, but what follows it does: so each step is tried, not computed.
+Each attempt runs the seed again without something, and is kept when it still fails in the same way. Chance does not shift when a
+fault or a step is left out, but what follows it does: so each attempt is made, not computed.
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ from typing import Final
 
 from msgspec import Struct
 
-from zmqmq.testing.sim.chance import Verdict
+from zmqmq.testing.sim.chance import Omissions
 from zmqmq.testing.sim.run import TROUBLE_S, Result, run
+from zmqmq.testing.sim.workload import PROGRAM
 
 SHRINK_S_MAX: Final = 120.0
 SHORTEST_S: Final = 1.0
-PROGRAMS_MAX: Final = 8
 _NUMBER: Final = re.compile(r"[0-9][0-9.]*")
-PROGRAM: Final = "program"
+
+Single = tuple[str, int]
 
 
 class Shrunk(Struct, frozen=True):
     """The smallest run found, and what was taken away."""
 
     result: Result
-    verdict: Verdict
+    omissions: Omissions
     trouble_s: float
     runs: int
 
@@ -44,7 +46,7 @@ def shrink(failed: Result, *, limit_s: float = SHRINK_S_MAX, say: Callable[[str]
 class _Shrinker:
     def __init__(self, failed: Result, limit_s: float, say: Callable[[str], None]) -> None:
         self.best = failed
-        self.verdict = Verdict()
+        self.omissions = Omissions()
         self.trouble_s = TROUBLE_S
         self.runs = 0
         self._kind = kind_of(failed.failure)
@@ -52,59 +54,67 @@ class _Shrinker:
         self._say = say
 
     def run(self) -> Shrunk:
-        self._shorten()
-        self._drop_programs()
-        self._drop_classes()
-        self._shorten()
-        self._drop_faults()
-        self._shorten()
-        return Shrunk(self.best, self.verdict, self.trouble_s, self.runs)
+        before = None
+        while before != (before := (self.omissions, self.trouble_s)) and not self._is_late:
+            self._shorten()
+            self._drop_programs()
+            self._drop_classes()
+            self._shorten()
+            self._drop_halves(self._faults)
+            self._drop_halves(self._steps)
+        return Shrunk(self.best, self.omissions, self.trouble_s, self.runs)
 
     def _shorten(self) -> None:
         """Between the longest that does not fail and the shortest that does."""
         well_s = 0.0
         while self.trouble_s - well_s > SHORTEST_S and not self._is_late:
             middle_s = (self.trouble_s + well_s) / 2
-            if not self._still_fails(self.verdict, middle_s):
+            if not self._still_fails(self.omissions, middle_s):
                 well_s = middle_s
 
     def _drop_programs(self) -> None:
-        for number in range(PROGRAMS_MAX):
-            self._still_fails(self._without([(PROGRAM, number)]), self.trouble_s)
+        for single in [single for single in self.best.steps if single[0] == PROGRAM]:
+            self._still_fails(self._without([single]), self.trouble_s)
 
     def _drop_classes(self) -> None:
         for name in sorted(self.best.struck):
             if name in self.best.struck:
-                self._still_fails(Verdict(self.verdict.classes | {name}, self.verdict.faults), self.trouble_s)
+                self._still_fails(Omissions(self.omissions.classes | {name}, self.omissions.singles), self.trouble_s)
 
-    def _drop_faults(self) -> None:
-        """Halves first, then quarters, and so on down to single faults (delta debugging, Zeller 1999)."""
-        size = max(1, len(self.best.allowed) // 2)
+    def _faults(self) -> Sequence[Single]:
+        return self.best.allowed
+
+    def _steps(self) -> Sequence[Single]:
+        return [single for single in self.best.steps if single[0] != PROGRAM]
+
+    def _drop_halves(self, candidates: Callable[[], Sequence[Single]]) -> None:
+        """Halves first, then quarters, and so on down to single ones (delta debugging, Zeller 1999)."""
+        size = max(1, len(candidates()) // 2)
         while not self._is_late:
-            faults = list(self.best.allowed)
+            singles = list(candidates())
             has_shrunk = False
-            for start in range(0, len(faults), size):
-                has_shrunk |= self._still_fails(self._without(faults[start : start + size]), self.trouble_s)
+            for start in range(0, len(singles), size):
+                has_shrunk |= self._still_fails(self._without(singles[start : start + size]), self.trouble_s)
             if not has_shrunk and size == 1:
                 return
-            size = max(1, size // 2) if not has_shrunk else min(size, max(1, len(self.best.allowed) // 2))
+            size = max(1, size // 2) if not has_shrunk else min(size, max(1, len(candidates()) // 2))
 
-    def _without(self, faults: Sequence[tuple[str, int]]) -> Verdict:
-        return Verdict(self.verdict.classes, self.verdict.faults | set(faults))
+    def _without(self, singles: Sequence[Single]) -> Omissions:
+        return Omissions(self.omissions.classes, self.omissions.singles | set(singles))
 
     @property
     def _is_late(self) -> bool:
         return monotonic() >= self._deadline
 
-    def _still_fails(self, verdict: Verdict, trouble_s: float) -> bool:
+    def _still_fails(self, omissions: Omissions, trouble_s: float) -> bool:
         """Then it is the new best."""
         if self._is_late:
             return False
         self.runs += 1
-        result = run(self.best.seed, verdict, trouble_s=trouble_s)
+        result = run(self.best.seed, omissions, trouble_s=trouble_s)
         if kind_of(result.failure) != self._kind:
             return False
-        self.best, self.verdict, self.trouble_s = result, verdict, trouble_s
+        self.best, self.omissions, self.trouble_s = result, omissions, trouble_s
         self._say(f"{self.runs} runs: {len(result.allowed)} faults in {trouble_s:g} s, {len(result.trace)} events")
         return True
 

@@ -52,6 +52,8 @@ WATCH_US: Final = 500_000
 PAUSE_S_MAX: Final = 1.0
 RECORDS_MAX: Final = 30
 VALUE_BYTES_MAX: Final = 6_000
+PROGRAM: Final = "program"
+"""What may be left out of a run first: whole programs, then their steps."""
 AGE_MS_MAX: Final = 30_000
 """How far back who reads since a time begins."""
 FINAL_S_MAX: Final = 60.0
@@ -103,7 +105,7 @@ class Workload:
         self.cluster.run(maker, self._make_topics(maker))
         self.cluster.clients.pop("maker")
         for number, (name, _) in enumerate(self._programs):
-            if self.cluster.chance.allows("program", number):
+            if self.cluster.chance.takes(PROGRAM, number):
                 self._spawn(number, name)
 
     def stop(self) -> None:
@@ -183,10 +185,16 @@ class Program:
         self.dice = dice
         self.name = name
         self._notes: list[Notes] = []
+        self._step_count = 0
 
     @property
     def is_stopping(self) -> bool:
         return self.workload.is_stopping
+
+    def takes_step(self) -> bool:
+        """False: the next step is left out of this run. All of its chance is drawn nevertheless, so that the others do not move."""
+        self._step_count += 1
+        return self.workload.cluster.chance.takes(f"step of {self.name}", self._step_count)
 
     def notes(self, topic: Topic) -> Notes:
         made = self.workload.notes(f"{self.name}.{len(self._notes)}", topic)
@@ -245,11 +253,13 @@ async def send_some(program: Program, producer: AsyncProducer[bytes], topic: Top
     if key is not None:
         partition = partition_of_slot(crc32c(key) % SLOT_COUNT, topic.partitions)
     sends = [Send(topic.key(partition), program.workload.next_value()) for _ in range(count)]
+    values = [value_of(int(send.value), dice.randbytes(size // 2)) for send in sends]
+    if not program.takes_step():
+        return
     handles: list[Any] = []
     notes.begin_send(sends)
     results: list[Delivery | ZmqmqError] = []
-    for send in sends:
-        value = value_of(int(send.value), dice.randbytes(size // 2))
+    for value in values:
         try:
             handles.append(await producer.send(value, key=key, partition=None if is_keyed else partition))
         except ZmqmqError as error:
@@ -289,9 +299,12 @@ async def read(program: Program) -> None:
             for _ in range(dice.randrange(3, 60)):
                 if program.is_stopping:
                     break
-                notes.begin_poll()
-                found = await reader.batch(dice.choice((1, 10, 500)), timeout=dice.choice((0.0, 0.2, 2.0)))
-                notes.end_poll(found, reader)
+                count, timeout_s = dice.choice((1, 10, 500)), dice.choice((0.0, 0.2, 2.0))
+                found = list[Message[bytes]]()
+                if program.takes_step():
+                    notes.begin_poll()
+                    found = await reader.batch(count, timeout=timeout_s)
+                    notes.end_poll(found, reader)
                 is_timely = start is since and not chance.struck["clock jumped"] and not chance.is_quiet  # which sets clocks right
                 for message in found:
                     number_of(message)
