@@ -140,13 +140,21 @@ def test_the_identity_opens() -> None:
 
 
 METADATA_RECORDS: dict[str, records.MetadataRecord] = {
-    "BrokerRegistered": records.BrokerRegistered(0, "Dir1", "tcp://127.0.0.1:5570", "", "zmqmq 0.1.0"),
+    "BrokerRegistered": records.BrokerRegistered(
+        0, "Dir1", "tcp://127.0.0.1:5570", "b", "zmqmq 0.1.0", "tcp://h:1", "tcp://h:2", "tcp://h:3", "v1", bytes([1, 2, 3, 4])
+    ),
     "TopicCreated": records.TopicCreated(TOPIC_ID, "orders", [records.Assignment((0,), (0,), 0)], {"retention_ms": "7d"}),
     "TopicAltered": records.TopicAltered(TOPIC_ID, {"retention_ms": "1d"}),
     "TopicDeleted": records.TopicDeleted(TOPIC_ID),
-    "PartitionChanged": records.PartitionChanged(TOPIC_ID, 2, 1, 4, 9, (0, 1, 2), (0, 1), (2,)),
+    "PartitionChanged": records.PartitionChanged(TOPIC_ID, 2, 1, 4, 9, (0, 1, 2), (0, 1), (2,), (2,), (0,)),
     "ProducerIdsAllocated": records.ProducerIdsAllocated(0, 5, 2000),
     "FeatureLevelSet": records.FeatureLevelSet("metadata", 1),
+    "BrokerChanged": records.BrokerChanged(1, 7, is_fenced=True, is_draining=False),
+    "BrokerRemoved": records.BrokerRemoved(1),
+}
+SHORT_METADATA_RECORDS: dict[str, records.MetadataRecord] = {
+    "BrokerRegistered_short": records.BrokerRegistered(0, "Dir1", "tcp://127.0.0.1:5570", "", "zmqmq 0.1.0"),
+    "PartitionChanged_short": records.PartitionChanged(TOPIC_ID, 2, 1, 4, 9, (0, 1, 2), (0, 1), (2,)),
 }
 
 
@@ -156,8 +164,13 @@ def test_a_metadata_record_decodes_and_encodes(name: str) -> None:
     assert records.encode(METADATA_RECORDS[name]) == METADATA[name]
 
 
+@pytest.mark.parametrize("name", SHORT_METADATA_RECORDS)
+def test_a_metadata_record_of_an_older_writer_decodes(name: str) -> None:
+    assert records.decode(METADATA[name]) == SHORT_METADATA_RECORDS[name]
+
+
 def test_every_vector_is_used() -> None:
     assert set(BATCHES) == {"batch", "stamped", "zstd"}
-    assert set(METADATA) == set(METADATA_RECORDS)
+    assert set(METADATA) == set(METADATA_RECORDS) | set(SHORT_METADATA_RECORDS)
     assert set(STORAGE) == {"entry", "index", "identity", "checkpoint"}
     assert set(WIRE) == set(REQUESTS) | set(REPLIES)

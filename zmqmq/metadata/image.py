@@ -6,13 +6,16 @@ or in any grouping gives equal images. Every broker that applied the same prefix
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import Struct
 
 from zmqmq.metadata.records import (
+    BrokerChanged,
     BrokerRegistered,
+    BrokerRemoved,
     FeatureLevelSet,
     MetadataRecord,
     PartitionChanged,
@@ -30,17 +33,34 @@ NO_LEADER: Final = -1
 
 
 class BrokerImage(Struct, frozen=True):
-    """``broker_epoch`` is the index of the broker's last registration."""
+    """``broker_epoch`` is the index of the broker's last registration. The addresses are those of its record."""
 
     node_id: int
     broker_epoch: int
     directory_id: str
     endpoint: str
     rack: str
+    is_fenced: bool = False
+    is_draining: bool = False
+    replication: str = ""
+    stream: str = ""
+    control: str = ""
+    software: str = ""
+    settings: str = ""
+    incarnation: bytes = b""
+
+    @property
+    def is_active(self) -> bool:
+        """It may be given partitions to lead and to keep in sync."""
+        return not self.is_fenced and not self.is_draining
 
 
 class PartitionImage(Struct, frozen=True):
-    """Who keeps a partition. ``isr`` is a subset of ``replicas``; ``leader`` is one of ``isr`` or NO_LEADER."""
+    """Who keeps a partition. ``isr`` is a subset of ``replicas`` and never empty; ``leader`` is one of ``isr`` or NO_LEADER.
+
+    ``eligible``: replicas outside the in-sync set that hold everything committed, because nothing could be committed
+    since they left. ``adding`` and ``removing``: the replicas that come and go, empty when none move.
+    """
 
     leader: int
     leader_epoch: int
@@ -48,6 +68,8 @@ class PartitionImage(Struct, frozen=True):
     replicas: tuple[int, ...]
     isr: tuple[int, ...]
     eligible: tuple[int, ...]
+    adding: tuple[int, ...] = ()
+    removing: tuple[int, ...] = ()
 
 
 class TopicImage(Struct, frozen=True):
@@ -84,18 +106,52 @@ class ClusterImage(Struct, frozen=True):
 class _Draft:
     """An image while records are put into it; its maps are copies.
 
-    ``raises`` holds leader epochs still to be raised, by leader: a log of many restarts would else rebuild every
-    partition for each of them. It is empty before a partition is made or changed, and at the end.
+    ``changing`` holds the partitions of the topics that change, so that a record costs its own partition only.
+    ``raises`` names the brokers that registered, in order, and ``seen`` how many of them a topic has been told of: its
+    leader epochs are raised when somebody looks, since a log of many restarts would else rebuild every partition for each.
     """
 
     def __init__(self, image: ClusterImage) -> None:
-        self.raises: dict[int, int] = {}
         self.brokers = dict(image.brokers)
         self.topics = dict(image.topics)
         self.names = dict(image.names)
         self.features = dict(image.features)
         self.producer_ids_end = image.producer_ids_end
         self.partition_count = image.partition_count
+        self.changing: dict[bytes, list[PartitionImage]] = {}
+        self.raises: list[int] = []
+        self.seen: dict[bytes, int] = {}
+        self._counts: dict[int, Counter[int]] = {}
+
+    def partitions(self, topic_id: bytes) -> list[PartitionImage]:
+        """Those of a topic, to be changed in place."""
+        partitions = self.changing.get(topic_id)
+        if partitions is None:
+            partitions = self.changing[topic_id] = list(self.topics[topic_id].partitions)
+        counts = self._raises_since(self.seen.get(topic_id, 0))
+        if counts:
+            partitions[:] = [_raised(partition, counts.get(partition.leader, 0)) for partition in partitions]
+            self.seen[topic_id] = len(self.raises)
+        return partitions
+
+    def register(self, node_id: int) -> None:
+        self.raises.append(node_id)
+        self._counts.clear()
+
+    def finish(self) -> None:
+        leaders = set(self.raises)
+        for topic_id, topic in self.topics.items() if leaders else ():
+            partitions = self.changing.get(topic_id, topic.partitions)
+            if any(partition.leader in leaders for partition in partitions):
+                self.partitions(topic_id)
+        for topic_id, changed in self.changing.items():
+            self.topics[topic_id] = msgspec.structs.replace(self.topics[topic_id], partitions=tuple(changed))
+
+    def _raises_since(self, seen: int) -> Counter[int]:
+        counts = self._counts.get(seen)
+        if counts is None:
+            counts = self._counts[seen] = Counter(self.raises[seen:])
+        return counts
 
 
 def apply(image: ClusterImage, records: Iterable[MetadataRecord]) -> ClusterImage:
@@ -105,22 +161,35 @@ def apply(image: ClusterImage, records: Iterable[MetadataRecord]) -> ClusterImag
     for record in records:
         _APPLY[type(record)](draft, record, index)
         index += 1
-    _raise_epochs(draft)
+    draft.finish()
     return ClusterImage(index, draft.brokers, draft.topics, draft.names, draft.features, draft.producer_ids_end, draft.partition_count)
 
 
 def _register(draft: _Draft, record: BrokerRegistered, index: int) -> None:
-    draft.brokers[record.node_id] = BrokerImage(record.node_id, index, record.directory_id, record.endpoint, record.rack)
-    draft.raises[record.node_id] = draft.raises.get(record.node_id, 0) + 1
+    draft.brokers[record.node_id] = BrokerImage(
+        node_id=record.node_id,
+        broker_epoch=index,
+        directory_id=record.directory_id,
+        endpoint=record.endpoint,
+        rack=record.rack,
+        replication=record.replication,
+        stream=record.stream,
+        control=record.control,
+        software=record.software,
+        settings=record.settings,
+        incarnation=record.incarnation,
+    )
+    draft.register(record.node_id)
 
 
-def _raise_epochs(draft: _Draft) -> None:
-    """Give every partition of the brokers that registered a new leader epoch for each registration."""
-    for topic in draft.topics.values() if draft.raises else ():
-        if any(partition.leader in draft.raises for partition in topic.partitions):
-            partitions = tuple(_raised(partition, draft.raises.get(partition.leader, 0)) for partition in topic.partitions)
-            draft.topics[topic.topic_id] = msgspec.structs.replace(topic, partitions=partitions)
-    draft.raises.clear()
+def _change_broker(draft: _Draft, record: BrokerChanged, _index: int) -> None:
+    broker = draft.brokers.get(record.node_id)
+    if broker is not None and broker.broker_epoch == record.broker_epoch:
+        draft.brokers[record.node_id] = msgspec.structs.replace(broker, is_fenced=record.is_fenced, is_draining=record.is_draining)
+
+
+def _remove_broker(draft: _Draft, record: BrokerRemoved, _index: int) -> None:
+    draft.brokers.pop(record.node_id, None)
 
 
 def _raised(partition: PartitionImage, count: int) -> PartitionImage:
@@ -128,12 +197,12 @@ def _raised(partition: PartitionImage, count: int) -> PartitionImage:
         return partition
     return PartitionImage(
         partition.leader, partition.leader_epoch + count, partition.partition_epoch + count,
-        partition.replicas, partition.isr, partition.eligible,
+        partition.replicas, partition.isr, partition.eligible, partition.adding, partition.removing,
     )  # fmt: skip
 
 
 def _create(draft: _Draft, record: TopicCreated, _index: int) -> None:
-    _raise_epochs(draft)
+    draft.seen[record.topic_id] = len(draft.raises)
     draft.topics[record.topic_id] = TopicImage(
         topic_id=record.topic_id,
         name=record.name,
@@ -154,16 +223,16 @@ def _alter(draft: _Draft, record: TopicAltered, _index: int) -> None:
 
 def _delete(draft: _Draft, record: TopicDeleted, _index: int) -> None:
     topic = draft.topics.pop(record.topic_id)
+    draft.changing.pop(record.topic_id, None)
     del draft.names[topic.name]
     draft.partition_count -= len(topic.partitions)
 
 
 def _change(draft: _Draft, record: PartitionChanged, _index: int) -> None:
-    _raise_epochs(draft)
-    topic = draft.topics[record.topic_id]
-    changed = PartitionImage(record.leader, record.leader_epoch, record.partition_epoch, record.replicas, record.isr, record.eligible)
-    partitions = (*topic.partitions[: record.partition], changed, *topic.partitions[record.partition + 1 :])
-    draft.topics[record.topic_id] = msgspec.structs.replace(topic, partitions=partitions)
+    draft.partitions(record.topic_id)[record.partition] = PartitionImage(
+        record.leader, record.leader_epoch, record.partition_epoch,
+        record.replicas, record.isr, record.eligible, record.adding, record.removing,
+    )  # fmt: skip
 
 
 def _allocate(draft: _Draft, record: ProducerIdsAllocated, _index: int) -> None:
@@ -182,4 +251,6 @@ _APPLY: Final[dict[type[MetadataRecord], Callable[..., None]]] = {
     PartitionChanged: _change,
     ProducerIdsAllocated: _allocate,
     FeatureLevelSet: _set_feature,
+    BrokerChanged: _change_broker,
+    BrokerRemoved: _remove_broker,
 }

@@ -21,13 +21,22 @@ RECORD_VERSION: Final = 1
 
 class BrokerRegistered(Struct, frozen=True, array_like=True, tag=1):
     """A broker opened. Its broker epoch is the index of this record; every partition that it leads gets a new leader
-    epoch, so that no (offset, epoch) is ever used for two different records."""
+    epoch, so that no (offset, epoch) is ever used for two different records. It is neither fenced nor draining.
+
+    ``endpoint`` is where clients connect; ``replication``, ``stream`` and ``control`` where brokers do. ``settings``
+    must be alike in a cluster; ``incarnation`` is random, and new with each start of the process.
+    """
 
     node_id: int
     directory_id: str
     endpoint: str
     rack: str = ""
     software: str = __version__
+    replication: str = ""
+    stream: str = ""
+    control: str = ""
+    settings: str = ""
+    incarnation: bytes = b""
 
 
 class Assignment(Struct, frozen=True, array_like=True):
@@ -62,7 +71,8 @@ class TopicDeleted(Struct, frozen=True, array_like=True, tag=4):
 
 
 class PartitionChanged(Struct, frozen=True, array_like=True, tag=5):
-    """The partition's whole state, compare-and-set on the epochs before it was decided."""
+    """The partition's whole state, compare-and-set on the epochs before it was decided. While replicas move,
+    ``adding`` and ``removing`` name those of ``replicas`` that come and go."""
 
     topic_id: bytes
     partition: int
@@ -72,6 +82,8 @@ class PartitionChanged(Struct, frozen=True, array_like=True, tag=5):
     replicas: tuple[int, ...]
     isr: tuple[int, ...]
     eligible: tuple[int, ...] = ()
+    adding: tuple[int, ...] = ()
+    removing: tuple[int, ...] = ()
 
 
 class ProducerIdsAllocated(Struct, frozen=True, array_like=True, tag=6):
@@ -87,8 +99,32 @@ class FeatureLevelSet(Struct, frozen=True, array_like=True, tag=7):
     level: int
 
 
+class BrokerChanged(Struct, frozen=True, array_like=True, tag=8):
+    """Of the registration ``broker_epoch``, else it says nothing. Fenced: it may not lead or be in sync. Draining: it
+    leads and is in sync only where nobody else can."""
+
+    node_id: int
+    broker_epoch: int
+    is_fenced: bool
+    is_draining: bool
+
+
+class BrokerRemoved(Struct, frozen=True, array_like=True, tag=9):
+    """The broker left for good; its node id may be used by another data directory."""
+
+    node_id: int
+
+
 MetadataRecord: TypeAlias = (
-    BrokerRegistered | TopicCreated | TopicAltered | TopicDeleted | PartitionChanged | ProducerIdsAllocated | FeatureLevelSet
+    BrokerRegistered
+    | TopicCreated
+    | TopicAltered
+    | TopicDeleted
+    | PartitionChanged
+    | ProducerIdsAllocated
+    | FeatureLevelSet
+    | BrokerChanged
+    | BrokerRemoved
 )
 
 _encode: Final = msgspec.msgpack.Encoder().encode
