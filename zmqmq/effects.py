@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 from msgspec import Struct
 
 from zmqmq.batch import StampedBatch
+from zmqmq.errors import ZmqmqError
 from zmqmq.model import PartitionId
 from zmqmq.ports import Buffer
 from zmqmq.topic_config import TopicConfig
@@ -90,4 +92,89 @@ class MoveLogStart(Struct, frozen=True):
     log_start: int
 
 
-Effect: TypeAlias = Send | Append | Sync | AnswerFetch | AnswerOffsets | CreateLog | DeleteTopicLogs | MoveLogStart
+class Tell(Struct, frozen=True):
+    """A message to another broker, which may be lost. ``is_bulk``: over the data mesh, else over the control mesh."""
+
+    node_id: int
+    body: Struct
+    payload: tuple[Buffer, ...] = ()
+    is_bulk: bool = False
+
+
+class Publish(Struct, frozen=True):
+    """To whoever subscribed to the first frame."""
+
+    frames: tuple[Buffer, ...]
+
+
+class Subscribe(Struct, frozen=True):
+    """Hear what a broker publishes under a key, or do not any more."""
+
+    node_id: int
+    key: bytes
+    is_wanted: bool = True
+
+
+class Connect(Struct, frozen=True):
+    """Who the other brokers are: addresses by node id. Replaces what was said before."""
+
+    control: dict[int, str]
+    replication: dict[int, str]
+    stream: dict[int, str]
+
+
+class AnswerReplica(Struct, frozen=True):
+    """Read the ranges and send them to a follower, at most ``bytes_max`` in all but always one batch. ``make_body`` gets what was read:
+    (range, bytes or error) in order."""
+
+    node_id: int
+    ranges: tuple[ReadRange, ...]
+    bytes_max: int
+    make_body: Callable[[list[tuple[ReadRange, bytes | ZmqmqError]]], Struct]
+
+
+class TruncateLogs(Struct, frozen=True):
+    """Cut logs back, durably, before anything else of the round. Answered by ``on_truncated``."""
+
+    ends: dict[PartitionId, int]
+
+
+class ResetLog(Struct, frozen=True):
+    """Forget all records; the log begins anew at ``log_start``. Answered by ``on_truncated``."""
+
+    partition: PartitionId
+    log_start: int
+
+
+class SaveState(Struct, frozen=True):
+    """Keep a few bytes with a partition; answered by ``on_synced``."""
+
+    partition: PartitionId
+    data: bytes
+
+
+class AdoptCluster(Struct, frozen=True):
+    """This broker belongs to that cluster from now on."""
+
+    cluster_id: str
+
+
+Effect: TypeAlias = (
+    Send
+    | Append
+    | Sync
+    | AnswerFetch
+    | AnswerOffsets
+    | CreateLog
+    | DeleteTopicLogs
+    | MoveLogStart
+    | Tell
+    | Publish
+    | Subscribe
+    | Connect
+    | AnswerReplica
+    | TruncateLogs
+    | ResetLog
+    | SaveState
+    | AdoptCluster
+)

@@ -73,9 +73,22 @@ class BrokerUnavailable(RetriableError):
 
 
 class NotLeader(RetriableError):
-    """The broker does not lead the partition (any more). The client finds the leader by itself."""
+    """The broker does not lead the partition (any more). The client finds the leader by itself. ``leader`` and ``endpoint`` say who
+    does, as far as the broker knows; ``leader`` is -1 when nobody does."""
 
     code = 12
+
+    def __init__(self, message: str = "", *, leader: int = -1, endpoint: str = "", hint: str = "", outcome: Outcome | None = None) -> None:
+        super().__init__(message, hint=hint, outcome=outcome)
+        self.leader = leader
+        self.endpoint = endpoint
+
+    def details(self) -> dict[str, Any]:
+        return {"leader": self.leader, "endpoint": self.endpoint}
+
+    def set_details(self, details: Mapping[str, Any]) -> None:
+        self.leader = _number(details, "leader", -1)
+        self.endpoint = str(details.get("endpoint", ""))
 
 
 class NotEnoughReplicas(RetriableError):

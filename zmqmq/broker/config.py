@@ -49,6 +49,17 @@ class BrokerConfig(Struct, frozen=True):
     """Allow ``listen`` and ``http`` beyond this machine, without encryption and without authentication."""
     replicated_sync_ms: int = 200
     """1 to 60,000: how long records of ``durability=replicated`` topics may wait for the disk."""
+    peers: tuple[str, ...] = ()
+    """The first brokers of a cluster, this one among them, the same for all: node@address of each one's ``control``. Empty: a broker
+    of its own."""
+    control: str = ""
+    """Where the other brokers reach this one for decisions: tcp://host:port; empty: its address in ``peers``."""
+    replication: str = ""
+    """Where the other brokers fetch from this one; empty: any free port of the host in ``control``."""
+    stream: str = ""
+    """Where this one publishes what it appends; empty: any free port of the host in ``control``."""
+    rack: str = ""
+    """Replicas are spread over racks: any word for what fails together."""
     limits: BrokerLimits = BrokerLimits()
     store: StoreOptions = StoreOptions()
 
@@ -121,10 +132,45 @@ def check_config(config: BrokerConfig) -> BrokerConfig:
         raise InvalidConfig("data = '': must name a directory")
     for address in config.listen:
         _check_listen(address, config)
+    _check_cluster(config)
     if config.http:
         host, _ = http_address(config.http)
         _check_reach(f"http = {config.http!r}", host, config)
     return config
+
+
+def peer_addresses(config: BrokerConfig) -> dict[int, str]:
+    """Node ids and control addresses of the first brokers. Raises InvalidConfig."""
+    found: dict[int, str] = {}
+    for text in config.peers:
+        node, separator, address = text.partition("@")
+        if not separator or not node.isdecimal() or int(node) > NODE_ID_MAX or not address.startswith("tcp://"):
+            raise InvalidConfig(f"peers: {text!r} must be node@tcp://host:port", hint="like 1@tcp://10.0.0.1:5580")
+        if int(node) in found or address in found.values():
+            raise InvalidConfig(f"peers: {text!r} names a node or an address for the second time")
+        found[int(node)] = address
+    return found
+
+
+def control_address(config: BrokerConfig) -> str:
+    """Where a member of a cluster listens for the others; empty for a broker of its own."""
+    return config.control or peer_addresses(config).get(config.node_id, "")
+
+
+def _check_cluster(config: BrokerConfig) -> None:
+    peers = peer_addresses(config)
+    if peers and config.node_id not in peers and not config.control:
+        raise InvalidConfig(
+            f"peers: node {config.node_id}, this one, is not among {sorted(peers)}",
+            hint="add it, or say by control where it listens if it joins a cluster that exists",
+        )
+    if not peers and (config.control or config.replication or config.stream):
+        raise InvalidConfig("control, replication and stream are for members of a cluster", hint="say by peers who belongs to it")
+    for address in filter(None, (control_address(config), config.replication, config.stream)):
+        _check_listen(address, config)
+        host = address.removeprefix("tcp://").rpartition(":")[0]
+        if not address.startswith("tcp://") or host in {"*", "0.0.0.0", "[::]"}:  # noqa: S104 - it is refused here
+            raise InvalidConfig(f"{address!r}: must be tcp://host:port with a host that the other brokers can reach")
 
 
 def http_address(text: str) -> tuple[str, int]:

@@ -83,11 +83,16 @@ def _foreign(first: Buffer) -> UnsupportedVersion | RemoteProtocolError:
     return RemoteProtocolError("message is not zmqmq's: its first frame is not the protocol name")
 
 
+def check_protocol(first: Buffer) -> None:
+    """Raises UnsupportedVersion or RemoteProtocolError unless the first frame is ours."""
+    if first != PROTOCOL:
+        raise _foreign(first)
+
+
 def _header(frames: Sequence[Buffer], bytes_max: int) -> Buffer:
     if len(frames) < 2:
         raise RemoteProtocolError(f"message has {len(frames)} frames, at least 2 are needed")
-    if frames[0] != PROTOCOL:
-        raise _foreign(frames[0])
+    check_protocol(frames[0])
     if len(frames[1]) > bytes_max:
         raise RemoteProtocolError(f"message header has {len(frames[1])} bytes, the limit is {bytes_max}")
     if len(frames) - 2 > PAYLOAD_FRAMES_MAX:
