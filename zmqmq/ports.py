@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -130,3 +130,48 @@ class Transport(Protocol):
 
     def take_gone(self) -> list[bytes]:
         """Peers that will read no answer any more, and of whom no message waits."""
+
+
+class Mesh(Protocol):
+    """One-way messages between brokers. Nothing is promised of a message: it may be lost, or come late, and in the simulator also
+    twice or out of order. What is lost is lost at once: nothing is kept for a peer that is not connected. Nothing here blocks."""
+
+    dropped_count: int
+    """Messages that ``send`` did not take."""
+
+    def set_peers(self, peers: Mapping[int, str]) -> None:
+        """Node and address of every broker to send to from now on. Connections to others end; those that stay are kept."""
+
+    def send(self, node: int, frames: Sequence[Buffer]) -> bool:
+        """False: dropped, for there is no connection to the node, or too much that it has not taken, or a frame is too large.
+        Frames must not change afterwards."""
+
+    def receive(self, count_max: int, bytes_max: int) -> list[list[Buffer]]:
+        """Up to so many messages that wait, from anybody, and none after so many bytes."""
+
+    def take_refused(self) -> list[int]:
+        """Peers whose connection ended and whose address then refused another: their process is dead. Each end is told once, soon
+        after it, or never. A peer that is only slow, stopped or cut off is never among them."""
+
+
+class Stream(Protocol):
+    """What each broker publishes for those that follow it. Anything may be lost at any time and nobody is told; of one publisher and
+    one key, what arrives is in order. Keys are of one length, for a subscription matches every key that begins with it."""
+
+    dropped_count: int
+    """Messages that ``publish`` refused; those that were lost on their way are not known."""
+
+    def publish(self, key: bytes, frames: Sequence[Buffer]) -> bool:
+        """To all who subscribed to the key. Never blocks. False: too large for a stream, and dropped for all."""
+
+    def follow(self, publishers: Mapping[int, str]) -> None:
+        """Node and address of every broker to listen to from now on."""
+
+    def subscribe(self, node: int, key: bytes) -> None:
+        """Take this key of the node, whenever it is followed, until ``unsubscribe``. What was published before is not sent again."""
+
+    def unsubscribe(self, node: int, key: bytes) -> None:
+        """What is on its way may still come."""
+
+    def receive(self, count_max: int, bytes_max: int) -> list[list[Buffer]]:
+        """As of a mesh; the first frame is the key."""

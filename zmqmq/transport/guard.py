@@ -74,11 +74,9 @@ class _Connection:
         self.received_bytes = 0
         self.stuck_at_bytes: int | None = None
 
-    def is_over(self, now: float) -> bool:
+    def is_over(self) -> bool:
         """A peer that is known may be far ahead for a moment, but then its messages come out. One look tells no difference
         between many messages and one without end; two looks with no message between them do."""
-        if self.source is None:
-            return self.received_bytes > STRANGER_BYTES_MAX or now - self.accepted_s > STRANGER_S_MAX
         if self.received_bytes - self.delivered_bytes <= UNFINISHED_BYTES_MAX:
             self.stuck_at_bytes = None
             return False
@@ -89,11 +87,21 @@ class _Connection:
 
 class Guard:
     """``connections_max`` counts TCP and ipc connections, whatever they speak; when there are more, those that have said
-    nothing go first. ``cut_count``: those that were ended here."""
+    nothing go first. ``cut_count``: those that were ended here. What a stranger may take depends on who is expected."""
 
-    def __init__(self, context: Context, router: Socket, connections_max: int) -> None:
+    def __init__(
+        self,
+        context: Context,
+        router: Socket,
+        connections_max: int,
+        *,
+        stranger_bytes_max: int = STRANGER_BYTES_MAX,
+        stranger_s_max: float = STRANGER_S_MAX,
+    ) -> None:
         self.cut_count = 0
         self._connections_max = connections_max
+        self._stranger_bytes_max = stranger_bytes_max
+        self._stranger_s_max = stranger_s_max
         self._router = router
         self._by_fd: dict[int, _Connection] = {}
         self._strangers: dict[int, _Connection] = {}
@@ -143,7 +151,7 @@ class Guard:
         self._has_sampled = False
         now = time.monotonic()
         for connection in list(self._by_fd.values()):
-            if connection.is_over(now):
+            if self._is_strange(connection, now) if connection.source is None else connection.is_over():
                 self._cut(connection)
 
     def take_gone(self) -> list[bytes]:
@@ -155,6 +163,9 @@ class Guard:
         """Before the router is closed."""
         self._router.disable_monitor()
         self._monitor.close(linger=0)
+
+    def _is_strange(self, connection: _Connection, now: float) -> bool:
+        return connection.received_bytes > self._stranger_bytes_max or now - connection.accepted_s > self._stranger_s_max
 
     def _take_events(self, now: float) -> None:
         while self._monitor.poll(0):

@@ -8,19 +8,17 @@ A peer that is gone is reported once. Owned by one thread.
 
 from __future__ import annotations
 
-import errno
 import select
 import sys
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import zmq
 
-from zmqmq.errors import AddressInUse, InvalidConfig
 from zmqmq.ports import Buffer
 from zmqmq.transport.guard import Guard
 from zmqmq.transport.registry import SCHEME, Lease, serve, withdraw
-from zmqmq.transport.sockets import GONE, NOBLOCK, SEND_MORE, Context, has_message, new_context, new_router
+from zmqmq.transport.sockets import GONE, NOBLOCK, SEND_MORE, Context, bind, has_message, new_context, new_router, receive_frames
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,14 +32,20 @@ QUEUES_BYTES_MAX: Final = 256 << 20
 """Of all peers together, windows and queues."""
 _TRACK_FROM_BYTES: Final = 64 << 10
 """pyzmq copies smaller frames, so that there is nothing to track; the number of messages bounds them."""
-FRAMES_MAX: Final = 4096 + 3
-"""Frames kept of one message; one with more is not ours, and the machine says so."""
 RETRY_MS: Final = 5
 """How often a peer that did not take its replies is tried again."""
 CLOSE_LINGER_MS: Final = 250
 """For the last receipts; bounded, so that a dead peer cannot hold up the end."""
-_VIEW_FROM_BYTES: Final = 16 << 10
-"""Smaller frames are copied: a view keeps the whole message alive and costs more to make."""
+
+
+class Watched(Protocol):
+    """What may have something for the same thread."""
+
+    def fileno(self) -> int:
+        """Readable when it may have."""
+
+    def before_wait(self) -> int | None:
+        """Milliseconds that a wait may take, 0 when it has something already; None: however long."""
 
 
 class _Peer:
@@ -78,6 +82,7 @@ class RouterTransport:
         self._poller = select.poll()
         self._poller.register(int(self._socket.getsockopt(zmq.FD)), select.POLLIN)
         self._poller.register(wakeup.fd, select.POLLIN)
+        self._watched: list[Watched] = []
         self._peers: dict[bytes, _Peer] = {}
         """Only those that have something unread."""
         self._unread_bytes = 0
@@ -86,25 +91,25 @@ class RouterTransport:
 
     def bind(self, address: str) -> str:
         """Listen; the address with its real port. Raises AddressInUse and InvalidConfig."""
-        try:
-            self._socket.bind(address)
-        except zmq.ZMQError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise AddressInUse(
-                    f"{address} is taken by another program", hint="stop it, or listen on another port (port 0 takes any free one)"
-                ) from error
-            raise InvalidConfig(f"cannot listen on {address}: {error.strerror}", hint="write it like tcp://127.0.0.1:5570") from error
+        endpoint = bind(self._socket, address)
         if address.startswith(SCHEME):
             self._leases.append((address, serve(address, self._context)))
-            endpoint = address
-        else:
-            endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self.endpoints.append(endpoint)
         return endpoint
 
+    def watch(self, watched: Watched) -> None:
+        """``wait`` ends for it, too. It must outlive this transport's last ``wait``."""
+        self._watched.append(watched)
+        self._poller.register(watched.fileno(), select.POLLIN)
+
     def wait(self, timeout_ms: int) -> None:
         """ZeroMQ's descriptor tells only of what comes after ``receive`` found nothing, so nothing may be sent in between."""
-        ready = self._poller.poll(min(timeout_ms, RETRY_MS) if self.has_queued else timeout_ms)
+        if self.has_queued:
+            timeout_ms = min(timeout_ms, RETRY_MS)
+        for watched in self._watched:
+            if (ms_max := watched.before_wait()) is not None:
+                timeout_ms = min(timeout_ms, ms_max)
+        ready = self._poller.poll(timeout_ms)
         if any(descriptor == self._wakeup.fd for descriptor, _ in ready):
             self._wakeup.clear()
 
@@ -122,17 +127,12 @@ class RouterTransport:
         return messages
 
     def _receive_one(self) -> tuple[bytes, list[Buffer], int]:
-        receive = self._socket.recv
-        frame = receive(NOBLOCK, copy=False)
+        frame = self._socket.recv(NOBLOCK, copy=False)
         source = frame.bytes
         frames: list[Buffer] = []
         total = 0
-        while frame.more:
-            frame = receive(NOBLOCK, copy=False)
-            size = len(frame)
-            total += size
-            if len(frames) < FRAMES_MAX:
-                frames.append(frame.bytes if size < _VIEW_FROM_BYTES else frame.buffer)
+        if frame.more:
+            frames, frame, total = receive_frames(self._socket)
         self._guard.on_message(source, frame, total)
         return source, frames, total
 

@@ -11,8 +11,9 @@ from typing import Final, TypeAlias
 
 import zmq
 
-from zmqmq.errors import UnsupportedVersion
+from zmqmq.errors import AddressInUse, InvalidConfig, UnsupportedVersion
 from zmqmq.model import FRAME_BYTES_MAX
+from zmqmq.ports import Buffer
 
 Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
 Socket: TypeAlias = "zmq.Socket[bytes]"
@@ -30,6 +31,16 @@ HEARTBEAT_TTL_MS: Final = 4_000
 CONNECT_TIMEOUT_MS: Final = 1_000
 RECONNECT_MS: Final = 100
 RECONNECT_MS_MAX: Final = 2_000
+BROKER_RECONNECT_MS_MAX: Final = 500
+"""Brokers come back for each other sooner than clients."""
+MESH_QUEUE_MESSAGES_MAX: Final = 256
+"""Of one sender, for one peer: a round may answer many at once."""
+UNASKED_BYTES_MAX: Final = 1 << 10
+"""What a peer may send to a socket that only sends: room for ZeroMQ's own handshake."""
+FRAMES_MAX: Final = 4096 + 3
+"""Frames kept of one message; one with more is not ours, and the machine says so."""
+VIEW_FROM_BYTES: Final = 16 << 10
+"""Smaller frames are copied: a view keeps the whole message alive and costs more to make."""
 BACKLOG_CONNECTIONS: Final = 1024
 KEEPALIVE_IDLE_S: Final = 30
 KEEPALIVE_INTERVAL_S: Final = 10
@@ -77,6 +88,66 @@ def new_dealer(context: Context) -> Socket:
     dealer.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     dealer.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MS_MAX)
     return dealer
+
+
+def new_mesh_dealer(context: Context) -> Socket:
+    """A broker's way to one other. It gets nothing, and whether a frame is copied is said at each send."""
+    dealer = new_dealer(context)
+    dealer.setsockopt(zmq.RECONNECT_IVL_MAX, BROKER_RECONNECT_MS_MAX)
+    dealer.setsockopt(zmq.SNDHWM, MESH_QUEUE_MESSAGES_MAX)
+    dealer.setsockopt(zmq.RCVHWM, 1)
+    dealer.setsockopt(zmq.MAXMSGSIZE, UNASKED_BYTES_MAX)
+    dealer.copy_threshold = 0
+    return dealer
+
+
+def new_publisher(context: Context) -> Socket:
+    """No NODROP: with it the slowest subscriber would hold up all."""
+    publisher = _with_common_options(context.socket(zmq.XPUB))
+    publisher.setsockopt(zmq.XPUB_NODROP, 0)
+    publisher.setsockopt(zmq.MAXMSGSIZE, UNASKED_BYTES_MAX)
+    publisher.setsockopt(zmq.BACKLOG, BACKLOG_CONNECTIONS)
+    return publisher
+
+
+def new_subscriber(context: Context) -> Socket:
+    """One per publisher. What it sends is subscriptions, and beyond the HWM ZeroMQ would drop them without a word; their number is
+    bounded by who subscribes."""
+    subscriber = _with_common_options(context.socket(zmq.SUB))
+    subscriber.setsockopt(zmq.SNDHWM, 0)
+    subscriber.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_TIMEOUT_MS)
+    subscriber.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
+    subscriber.setsockopt(zmq.RECONNECT_IVL_MAX, BROKER_RECONNECT_MS_MAX)
+    return subscriber
+
+
+def bind(socket: Socket, address: str) -> str:
+    """Listen; the address with its real port. Raises AddressInUse and InvalidConfig."""
+    try:
+        socket.bind(address)
+    except zmq.ZMQError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUse(
+                f"{address} is taken by another program", hint="stop it, or listen on another port (port 0 takes any free one)"
+            ) from error
+        raise InvalidConfig(f"cannot listen on {address}: {error.strerror}", hint="write it like tcp://127.0.0.1:5570") from error
+    return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+def receive_frames(socket: Socket) -> tuple[list[Buffer], zmq.Frame, int]:
+    """The frames that are left of a message that waits, the last one as ZeroMQ gave it, and their bytes. Of too many only the first
+    are kept."""
+    receive = socket.recv
+    frames: list[Buffer] = []
+    total = 0
+    while True:
+        frame = receive(NOBLOCK, copy=False)
+        size = len(frame)
+        total += size
+        if len(frames) < FRAMES_MAX:
+            frames.append(frame.bytes if size < VIEW_FROM_BYTES else frame.buffer)
+        if not frame.more:
+            return frames, frame, total
 
 
 def has_message(socket: Socket) -> bool:
