@@ -292,6 +292,28 @@ def stamp(header: BatchHeader, data: Buffer, *, seed: int, base_offset: int, lea
     return StampedBatch(stamped, (front + _STAMP_CRC.pack(stamp_crc), memoryview(data)[STAMP_BYTES : header.length]))
 
 
+def stamped_batches(data: Buffer, partition: PartitionId) -> tuple[StampedBatch, ...]:
+    """Contiguous whole batches of a partition's log, as its leader sends them, each checked in full and not copied.
+
+    Raises InvalidRecord: a batch is cut, damaged, of another partition or version, or does not follow the one before.
+    """
+    seed, position = stamp_seed(partition), 0
+    found: list[StampedBatch] = []
+    view = memoryview(data)
+    while position < len(view):
+        try:
+            header = parse_header(view, position)
+        except UnsupportedVersion as error:
+            raise InvalidRecord(str(error), hint=error.hint) from error
+        check_stamp(header, view, seed, position)
+        check_body(header, view, position)
+        if found and header.base_offset != found[-1].header.end_offset:
+            raise InvalidRecord(f"batch has offset {header.base_offset} where {found[-1].header.end_offset} is next in {partition}")
+        found.append(StampedBatch(header, (view[position : position + header.length],)))
+        position += header.length
+    return tuple(found)
+
+
 def record_bytes(header: BatchHeader, data: Buffer, position: int = 0) -> Buffer:
     """The encoded array of records, decompressed within the bound that the header announced."""
     payload = memoryview(data)[position + HEADER_BYTES : position + header.length]

@@ -29,10 +29,15 @@ ENTRY_HEADER_BYTES: Final = _ENTRY.size + _CRC.size
 assert ENTRY_HEADER_BYTES == 48
 
 _ITEM: Final = struct.Struct("<B3xI16sI")
-_LOG_START: Final = struct.Struct("<Q")
+_OFFSET: Final = struct.Struct("<Q")
 ITEM_HEADER_BYTES: Final = _ITEM.size
 ITEM_APPEND: Final = 1
 ITEM_LOG_START: Final = 2
+ITEM_TRUNCATE: Final = 3
+ITEM_RESET: Final = 4
+ITEM_SAVED: Final = 5
+CUTS: Final = frozenset({ITEM_TRUNCATE, ITEM_RESET})
+"""Kinds that take records back. They stand in entries of their own, so that a reader finds them before it replays the others."""
 
 
 class EntryHeader(NamedTuple):
@@ -52,7 +57,7 @@ class EntryHeader(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One change of one partition: batches (``ITEM_APPEND``) or its new log start (``ITEM_LOG_START``)."""
+    """One change of one partition: batches to append, its new log start, where it is truncated or begins anew, what is saved with it."""
 
     kind: int
     partition: PartitionId
@@ -100,15 +105,41 @@ def encode_item(kind: int, partition: PartitionId, length: int) -> bytes:
 
 
 def encode_log_start(partition: PartitionId, log_start: int) -> bytes:
-    return encode_item(ITEM_LOG_START, partition, _LOG_START.size) + _LOG_START.pack(log_start)
+    return encode_item(ITEM_LOG_START, partition, _OFFSET.size) + _OFFSET.pack(log_start)
 
 
 def decode_log_start(body: Buffer) -> int:
     """Raises ValueError unless it is one."""
-    if len(body) != _LOG_START.size:
+    if len(body) != _OFFSET.size:
         raise ValueError(f"a log start of {len(body)} bytes")
-    (value,) = _LOG_START.unpack(body)
+    (value,) = _OFFSET.unpack(body)
     return int(value)
+
+
+def encode_truncate(partition: PartitionId, end: int, producers: bytes) -> bytes:
+    """A log that ends at ``end`` again; what its producers are then, encoded."""
+    return encode_item(ITEM_TRUNCATE, partition, _OFFSET.size + len(producers)) + _OFFSET.pack(end) + producers
+
+
+def encode_reset(partition: PartitionId, log_start: int) -> bytes:
+    """An empty log that begins at ``log_start``."""
+    return encode_item(ITEM_RESET, partition, _OFFSET.size) + _OFFSET.pack(log_start)
+
+
+def encode_saved(partition: PartitionId, data: bytes) -> bytes:
+    return encode_item(ITEM_SAVED, partition, len(data)) + data
+
+
+def decode_cut(item: Item) -> tuple[int, bytes]:
+    """The offset of a truncation or reset, and the producers of the former. Raises ValueError unless it is one."""
+    if item.kind not in CUTS or len(item.body) < _OFFSET.size or (item.kind == ITEM_RESET and len(item.body) > _OFFSET.size):
+        raise ValueError(f"an item of kind {item.kind} and {len(item.body)} bytes is neither truncation nor reset")
+    return int(_OFFSET.unpack_from(item.body)[0]), bytes(item.body[_OFFSET.size :])
+
+
+def first_kind(data: Buffer) -> int:
+    """Of what kind the first item of an entry is; 0 when it has none."""
+    return data[ENTRY_HEADER_BYTES] if len(data) > ENTRY_HEADER_BYTES else 0
 
 
 def items_of(data: Buffer, header: EntryHeader) -> Iterator[Item]:

@@ -37,6 +37,11 @@ def find_floor(file: File, seed: int, count: int, is_at_or_before: Callable[[Ind
 
     Raises BadIndex and OSError.
     """
+    return floor_of(file, seed, count, is_at_or_before)[1]
+
+
+def floor_of(file: File, seed: int, count: int, is_at_or_before: Callable[[IndexEntry], bool]) -> tuple[int, IndexEntry]:
+    """For how many entries it is true, and the last of them. Raises as ``find_floor``."""
     low, high, found = 0, count, START
     while low < high:
         middle = (low + high) // 2
@@ -45,7 +50,7 @@ def find_floor(file: File, seed: int, count: int, is_at_or_before: Callable[[Ind
             low, found = middle + 1, entry
         else:
             high = middle
-    return found
+    return low, found
 
 
 def read_entry(file: File, seed: int, number: int) -> IndexEntry:

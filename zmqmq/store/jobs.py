@@ -54,6 +54,7 @@ class CheckpointJob:
         files: dict[str, None],
         directories: dict[str, None],
         doomed: dict[str, None],
+        removed: dict[str, None],
         is_clean: bool,
     ) -> None:
         self._disk = disk
@@ -67,6 +68,8 @@ class CheckpointJob:
         self.files = files
         self.directories = directories
         self.doomed = doomed
+        self.removed = removed
+        """Grows while the job runs: files that the store removed by itself, because a truncation made them superfluous."""
 
     def run(self) -> None:
         check_held(self._lock, self._root)
@@ -88,10 +91,12 @@ class CheckpointJob:
         return encoded
 
     def _unless_deleted(self, path: str, action: Callable[[str], None]) -> None:
-        """A topic may be deleted while the job runs; its files have another name then."""
+        """A topic may be deleted while the job runs; its files have another name then. Or a truncation removed the file."""
         try:
             action(path)
         except FileNotFoundError:
+            if path in self.removed:
+                return
             logs = join(self._root, LOGS)
             topic = path.removeprefix(logs + "/").partition("/")[0]
             if path == logs or not self._disk.exists(join(logs, topic + DELETED)):

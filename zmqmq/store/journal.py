@@ -105,6 +105,14 @@ class Journal:
     def end_sync(self, sequence: int) -> None:
         self.synced = max(self.synced, sequence)
 
+    def sync(self) -> None:
+        """Sync everything in the caller's thread, besides what a job may be doing: no entry is on disk before this one's
+        predecessors are. Raises OSError; then nobody knows what is on disk."""
+        for slot in self._slots:
+            if slot.is_live:
+                slot.file.fdatasync()
+        self.synced = self.next_sequence - 1
+
     @property
     def has_unsynced(self) -> bool:
         return bool(self._unsynced)

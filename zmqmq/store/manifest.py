@@ -42,6 +42,10 @@ class PartitionEntry(Struct, frozen=True, array_like=True):
     error: str = ""
     segment_bytes: int = DEFAULT_CONFIG.segment_bytes
     """For replay, which comes before the metadata can tell the settings."""
+    saved: bytes = b""
+    """What others asked to keep with the partition."""
+    cut_count: int = 0
+    """Truncations and resets so far: who copies or checks the files meanwhile sees by it that they may have changed."""
 
     @property
     def partition_id(self) -> PartitionId:

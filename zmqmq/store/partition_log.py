@@ -26,6 +26,7 @@ from zmqmq.store.formats import INDEX_ENTRY_BYTES, RELATIVE_OFFSET_MAX, IndexEnt
 from zmqmq.store.layout import LOG_SUFFIX, LOGS, index_path, join, partition_directory, segment_base, segment_path
 from zmqmq.store.manifest import DEFAULT_CONFIG, PartitionEntry
 from zmqmq.store.segment import corrupt, walk
+from zmqmq.store.undo import ProducerUndo
 from zmqmq.topic_config import TopicConfig
 
 if TYPE_CHECKING:
@@ -67,10 +68,10 @@ class PartitionLog:
     """A partition's log. Belongs to the thread that appends."""
 
     __slots__ = (
-        "active_path", "base", "config", "cursors", "encoded", "epochs", "error",
+        "active_path", "base", "config", "cursors", "cut_count", "encoded", "epochs", "error",
         "first_append_ms", "id", "index_entries", "indexed_position",
         "is_prepared", "last_append_ms", "log_end", "log_start", "needs_size_check", "offline", "oldest_ms", "position",
-        "producers", "scheduled_ms", "sealed", "sealed_bytes", "seed", "synced_end", "volume",
+        "producers", "saved", "scheduled_ms", "sealed", "sealed_bytes", "seed", "synced_end", "undo", "volume",
     )  # fmt: skip
 
     def __init__(self, volume: Volume, partition: PartitionId, config: TopicConfig = DEFAULT_CONFIG) -> None:
@@ -97,6 +98,10 @@ class PartitionLog:
         self.sealed_bytes = 0
         self.epochs: tuple[EpochStart, ...] = ()
         self.producers: ProducerStates | None = None
+        self.undo: ProducerUndo | None = None
+        """None: no producer wrote since the store opened."""
+        self.saved = b""
+        self.cut_count = 0
         self.error = ""
         """Out of service: neither read nor written."""
         self.offline = ""
@@ -124,6 +129,7 @@ class PartitionLog:
         log.epochs = entry.epochs
         log.producers = ProducerStates(entry.producers) if entry.producers else None
         log.error = entry.error
+        log.saved, log.cut_count = entry.saved, entry.cut_count
         log.encoded = encoded
         return log
 
@@ -141,7 +147,7 @@ class PartitionLog:
         self.encoded = entry = PartitionEntry(
             self.id.topic_id, self.id.partition, self.log_start, self.log_end, self.base, self.position,
             self.index_entries, self.sealed_bytes, self.first_append_ms, self.last_append_ms, self.oldest_ms,
-            self.epochs, producers, self.error, self.config.segment_bytes,
+            self.epochs, producers, self.error, self.config.segment_bytes, self.saved, self.cut_count,
         )  # fmt: skip
         return entry
 
@@ -253,7 +259,9 @@ class PartitionLog:
             if header.producer_id >= 0:
                 if self.producers is None:
                     self.producers = ProducerStates()
-                self.producers.apply(header)
+                if self.undo is None:
+                    self.undo = ProducerUndo(header.base_offset)
+                self.undo.apply(self.producers, header)
         self.remember(mark.log_end, mark.base, mark.position)
         self.encoded = None
         self._check()
@@ -381,8 +389,10 @@ class PartitionLog:
         if remove_leftovers:
             for base in bases:
                 path = segment_path(self.directory, base)
-                if base > self.base or (base < self.base and base not in sealed and path not in self.volume.doomed):
+                if base > self.base:
                     self.volume.remove_segment(path)
+                elif base < self.base and base not in sealed:
+                    self.volume.doom_segment(path)  # the checkpoint on disk may still begin with it
         if self.sealed is None:
             self.sealed = [Sealed(base) for base in sealed]
         return self.sealed

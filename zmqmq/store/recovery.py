@@ -17,7 +17,8 @@ from zmqmq.batch import StampedBatch, check_stamp, parse_header
 from zmqmq.errors import CorruptLog, DataDirLocked, InvalidRecord, UnsupportedVersion, ZmqmqError
 from zmqmq.marks import reached
 from zmqmq.model import PartitionId
-from zmqmq.store import formats, replay
+from zmqmq.store import formats, replay, truncation
+from zmqmq.store.cuts import NOTHING, UNBOUNDED, Cuts, decode_truncate, find_cuts
 from zmqmq.store.files import check_held, read_file, read_range, replace_file, write_all
 from zmqmq.store.identity import Identity, load_identity, new_identity, save_identity
 from zmqmq.store.jobs import MANIFEST_BYTES_MAX, CheckpointJob, remove_tree
@@ -38,8 +39,11 @@ from zmqmq.store.layout import (
 )
 from zmqmq.store.manifest import PartitionEntry, decode_manifest
 from zmqmq.store.partition_log import PartitionLog
+from zmqmq.store.segment import corrupt
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from zmqmq.ports import Disk, File, Lock, Random
     from zmqmq.store.volume import Volume
 
@@ -151,7 +155,7 @@ def _open_journal(disk: Disk, root: str) -> tuple[File, File]:
 def _checkpoint(volume: Volume, *, next_sequence: int) -> CheckpointJob:
     return CheckpointJob(
         volume.disk, volume.root, volume.lock,
-        first_sequence=next_sequence, partitions=(), files={}, directories={}, doomed={}, is_clean=False,
+        first_sequence=next_sequence, partitions=(), files={}, directories={}, doomed={}, removed={}, is_clean=False,
     )  # fmt: skip
 
 
@@ -171,17 +175,20 @@ class _Recovery:
         self.pending: dict[PartitionId, list[StampedBatch]] = {}
         self.pending_bytes = 0
         self.ends: dict[PartitionId, int] = {}
+        self.cuts: dict[PartitionId, Cuts] = {}
         self.batches = 0
         self.bytes = 0
 
     def run(self, first_sequence: int, *, was_clean: bool) -> Recovered:
         volume, root = self.volume, self.volume.root
-        for log in self.logs.values():
-            if log.error:
-                self._try_again(log)
         names = [journal_path(root, slot) for slot in (0, 1)]
         found = replay.scan(self.files, names, first_sequence)
         torn = self._keep_torn(found.torn) if found.torn is not None else ""
+        broken = [log for log in self.logs.values() if log.error]
+        self._cut(found.entries, names)
+        for log in broken:
+            if log.id not in self.cuts:
+                self._try_again(log)
         for entry in found.entries:
             self._replay_entry(entry, names[entry.slot])
         self._write_pending()
@@ -194,9 +201,10 @@ class _Recovery:
             files=volume.dirty,
             directories=volume.dirty_directories,
             doomed=volume.doomed,
+            removed=volume.removed,
             is_clean=False,
         )
-        volume.dirty, volume.dirty_directories, volume.doomed = {}, {}, {}
+        volume.dirty, volume.dirty_directories, volume.doomed, volume.removed = {}, {}, {}, {}
         job.run()
         volume.synced(job.files)
         for log in self.logs.values():
@@ -217,6 +225,49 @@ class _Recovery:
                 self.volume.doomed[join(logs, name)] = None
         return frozenset(deleted)
 
+    def _cut(self, entries: Sequence[replay.FoundEntry], names: Sequence[str]) -> None:
+        """Before anything is replayed: take from the checkpoint's logs what later entries took."""
+        try:
+            self.cuts = find_cuts(self.files, entries)
+        except ValueError as error:
+            raise _undecodable(names[0], 0, error) from error
+        for partition, cuts in self.cuts.items():
+            if partition.topic_id in self.deleted:
+                continue
+            log = self._log_of(partition)
+            cut_count = log.cut_count + cuts.count
+            if cuts.reset_start is not None:
+                self._cut_log(log, truncation.reset(cuts.reset_start))
+            elif cuts.bound < log.log_end:
+                self._truncate(log, cuts.bound)
+            log.cut_count = cut_count
+            log.encoded = None
+
+    def _truncate(self, log: PartitionLog, end: int) -> None:
+        """The checkpoint's part of a log that ends at ``end`` since. What is below it was never touched."""
+        self.ends[log.id] = end
+        try:
+            log.check_in_service()
+            plan = truncation.plan(log, end)
+            if plan is None or plan.end != end:
+                found = plan.end if plan is not None else log.log_end
+                raise corrupt(log.directory, 0, f"it was truncated to {end}, and its batches end at {found}")
+            self._cut_log(log, plan)
+        except CorruptLog as error:
+            log.fail(error)
+
+    def _cut_log(self, log: PartitionLog, plan: truncation.Plan) -> None:
+        if self.volume.files.is_full:
+            self.volume.sync_pinned()
+        truncation.apply(log, plan)
+        truncation.cut_files(log, plan)
+
+    def _log_of(self, partition: PartitionId) -> PartitionLog:
+        log = self.logs.get(partition)
+        if log is None:
+            log = self.logs[partition] = PartitionLog(self.volume, partition)
+        return log
+
     def _try_again(self, log: PartitionLog) -> None:
         """A partition was out of service; somebody may have restored its files since."""
         log.error, log.encoded = "", None
@@ -229,29 +280,32 @@ class _Recovery:
         data = replay.read_entry(self.files[entry.slot], entry)
         try:
             for item in formats.items_of(data, entry.header):
-                self._replay_item(item)
+                self._replay_item(item, entry.header.sequence)
         except (ValueError, InvalidRecord, UnsupportedVersion) as error:
-            raise CorruptLog(
-                f"{name} holds an entry at {entry.position} that does not decode: {error}",
-                file=name,
-                position=entry.position,
-                hint="was it written by a newer version? Else restore the directory from a backup",
-            ) from error
+            raise _undecodable(name, entry.position, error) from error
         if self.pending_bytes >= REPLAY_BYTES:
             self._write_pending()
 
-    def _replay_item(self, item: formats.Item) -> None:
+    def _replay_item(self, item: formats.Item, sequence: int) -> None:
         if item.partition.topic_id in self.deleted:
             reached("deleted topic skipped in replay")
             return
-        log = self.logs.get(item.partition)
-        if log is None:
-            log = self.logs[item.partition] = PartitionLog(self.volume, item.partition)
-        if item.kind == formats.ITEM_APPEND:
-            self._gather(log, item.body)
+        log = self._log_of(item.partition)
+        if item.kind == formats.ITEM_SAVED:
+            log.saved, log.encoded = bytes(item.body), None
+            return
+        cuts = self.cuts.get(item.partition)
+        bound = cuts.bound_of(sequence) if cuts is not None else UNBOUNDED
+        if item.kind in formats.CUTS:
+            if bound != NOTHING and item.kind == formats.ITEM_TRUNCATE:
+                self._write_pending()
+                truncation.learn(log, *decode_truncate(item))
+        elif item.kind == formats.ITEM_APPEND:
+            self._gather(log, item.body, bound)
         elif item.kind == formats.ITEM_LOG_START:
-            self._write_pending()
-            self._move_log_start(log, formats.decode_log_start(item.body))
+            if bound != NOTHING:
+                self._write_pending()
+                self._move_log_start(log, formats.decode_log_start(item.body))
         else:
             raise ValueError(f"item of kind {item.kind}")
 
@@ -262,13 +316,16 @@ class _Recovery:
         except CorruptLog as error:
             log.fail(error)
 
-    def _gather(self, log: PartitionLog, body: memoryview) -> None:
+    def _gather(self, log: PartitionLog, body: memoryview, bound: int) -> None:
+        """The batches that still count: none that ends behind ``bound``."""
         position = 0
         batches = self.pending.setdefault(log.id, [])
         expected = self.ends.get(log.id, log.log_end)
         while position < len(body):
             header = parse_header(body, position)
             check_stamp(header, body, log.seed, position)
+            if header.end_offset > bound:
+                break
             if header.base_offset != expected:
                 raise ValueError(f"{log.id} goes on at offset {header.base_offset}, its end is {expected}")
             batches.append(StampedBatch(header, (body[position : position + header.length],)))
@@ -276,8 +333,8 @@ class _Recovery:
             expected = header.end_offset
             self.batches += 1
         self.ends[log.id] = expected
-        self.bytes += len(body)
-        self.pending_bytes += len(body)
+        self.bytes += position
+        self.pending_bytes += position
 
     def _write_pending(self) -> None:
         if self.pending:
@@ -327,6 +384,15 @@ class _Recovery:
         size = min(torn.size, TORN_COPY_BYTES_MAX)
         replace_file(disk, path, read_range(self.files[torn.slot], size, torn.position))
         return path
+
+
+def _undecodable(name: str, position: int, error: Exception) -> CorruptLog:
+    return CorruptLog(
+        f"{name} holds an entry at {position} that does not decode: {error}",
+        file=name,
+        position=position,
+        hint="was it written by a newer version? Else restore the directory from a backup",
+    )
 
 
 def remove_deleted(disk: Disk, root: str, topic_id: bytes) -> str | None:

@@ -20,6 +20,7 @@ from zmqmq.store.formats import (
     EntryHeader,
     decode_entry_header,
     entry_is_whole,
+    first_kind,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ class FoundEntry(Struct, frozen=True):
     header: EntryHeader
     slot: int
     position: int
+    kind: int
+    """Of its first item."""
 
 
 class TornTail(Struct, frozen=True):
@@ -167,8 +170,8 @@ def _entry_at(file: File, slot: int, position: int, size: int) -> FoundEntry | N
     header = decode_entry_header(file.pread(ENTRY_HEADER_BYTES, position)) if position < size else None
     if header is None or position + ENTRY_HEADER_BYTES + header.length > size:
         return None
-    found = FoundEntry(header, slot, position)
-    return found if entry_is_whole(header, read_entry(file, found)) else None
+    data = read_range(file, ENTRY_HEADER_BYTES + header.length, position)
+    return FoundEntry(header, slot, position, first_kind(data)) if entry_is_whole(header, data) else None
 
 
 def _search(file: File, slot: int, start: int, size: int, first_sequence: int) -> Iterator[FoundEntry]:

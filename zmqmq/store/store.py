@@ -13,15 +13,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from msgspec import Struct
 
-from zmqmq.errors import LogOffline, Throttled, UnknownTopic, ZmqmqError
+from zmqmq.errors import CorruptLog, LogOffline, Throttled, UnknownTopic, ZmqmqError
 from zmqmq.facts import LogState, StartMoved, Synced
 from zmqmq.marks import reached
 from zmqmq.model import METADATA_PARTITION, PartitionId, Timestamps
-from zmqmq.store import formats, reading
+from zmqmq.store import formats, reading, truncation
 from zmqmq.store.files import PASSING, disk_error
-from zmqmq.store.identity import Identity
+from zmqmq.store.identity import Identity, save_identity
 from zmqmq.store.jobs import CheckpointJob, SyncJob
 from zmqmq.store.journal import Journal
 from zmqmq.store.layout import LOGS, join, topic_directory, topic_of_directory
@@ -47,6 +48,7 @@ BLOCKED_RETRY_MS: Final = 1000
 """Before retention asks again about segments that the high watermark holds back."""
 CHECKPOINT_RETRY_MS: Final = 1000
 FILES_RETRY_MS: Final = 50
+SAVED_BYTES_MAX: Final = 64 << 10
 
 
 class StoreOptions(Struct, frozen=True):
@@ -95,7 +97,7 @@ class Store:
         self._unsynced: dict[PartitionId, None] = {}
         self._schedule = Schedule()
         self._size_bytes = sum(log.size_bytes for log in self._logs.values())
-        self._is_syncing = False
+        self._sync: SyncJob | None = None
         self._is_checkpointing = False
         self._has_changed = False
         self._checkpoint_ms = clock.monotonic_ms()
@@ -232,7 +234,7 @@ class Store:
         log.check_in_service()
         # Retention may have moved it this far already, without a word in the journal.
         log_start = max(min(log_start, log.log_end), log.log_start)
-        refusal = self._write_journal([], (partition, log_start))
+        refusal = self._write_item(formats.encode_log_start(partition, log_start))
         if refusal is not None:
             raise refusal
         before = log.size_bytes
@@ -242,9 +244,155 @@ class Store:
             raise disk_error(error, f"moving the log start of {partition}") from error
         self._size_bytes += log.size_bytes - before
 
+    def truncate(self, ends: Mapping[PartitionId, int]) -> dict[PartitionId, int | ZmqmqError]:
+        """Take back what is behind these offsets: each log ends at the batch boundary at or below its offset, durably when
+        this returns. Their new ends, or why a log is as it was. Waits for the disk; one sync for all.
+
+        A log that begins behind its offset is empty then, and begins at it.
+        """
+        results: dict[PartitionId, int | ZmqmqError] = {}
+        plans: list[tuple[PartitionLog, truncation.Plan]] = []
+        for partition, end in ends.items():
+            try:
+                log, plan = self._plan_cut(partition, end)
+            except ZmqmqError as error:
+                results[partition] = error
+                continue
+            results[partition] = log.log_end if plan is None else plan.end
+            if plan is not None:
+                plans.append((log, plan))
+        if plans:
+            failure = self._cut(plans)
+            if failure is not None:
+                results.update(dict.fromkeys([log.id for log, _ in plans], failure))
+        return results
+
+    def reset(self, partition: PartitionId, log_start: int) -> None:
+        """An empty log that begins at ``log_start``, durably when this returns; also out of a partition that is out of
+        service. What was saved with it stays.
+
+        Raises UnknownTopic, LogOffline, DiskFull, Throttled (a running checkpoint removes files whose names are needed).
+        """
+        log = self._log(partition)
+        self._check_cuttable(log)
+        plan = truncation.reset(log_start)
+        self._check_names(log, plan)
+        error = self._cut([(log, plan)])
+        if error is not None:
+            raise error
+
+    def save(self, partition: PartitionId, data: bytes) -> None:
+        """Keep at most SAVED_BYTES_MAX bytes with a partition, in place of those before. The next sync makes them durable and
+        reports the partition. Raises UnknownTopic, LogOffline, DiskFull, Throttled."""
+        assert len(data) <= SAVED_BYTES_MAX
+        log = self._log(partition)
+        if self.offline:
+            raise self._offline_error()
+        refusal = self._journal_full(partition) or self._write_item(formats.encode_saved(partition, data))
+        if refusal is not None:
+            raise refusal
+        log.saved, log.encoded = data, None
+        self._unsynced[partition] = None
+
+    def saved(self, partition: PartitionId) -> bytes:
+        """What was saved last, synced or not; nothing at first."""
+        return self._log(partition).saved
+
+    def adopt_cluster(self, cluster_id: str) -> None:
+        """The directory belongs to this cluster from now on, durably. Raises LogOffline, DiskFull."""
+        self.look_after_directory()
+        if self.offline:
+            raise self._offline_error()
+        identity = msgspec.structs.replace(self.identity, cluster_id=cluster_id)
+        try:
+            save_identity(self._volume.disk, self._volume.root, identity)
+        except OSError as error:
+            if error.errno not in PASSING:
+                self._go_offline(f"the identity could not be written: {error.strerror or error}")
+            raise disk_error(error, "writing the identity") from error
+        self.identity = identity
+
+    def _plan_cut(self, partition: PartitionId, end: int) -> tuple[PartitionLog, truncation.Plan | None]:
+        assert end >= 0
+        log = self._log(partition)
+        self._check_cuttable(log)
+        try:
+            log.check_in_service()
+            plan = truncation.plan(log, end)
+        except OSError as error:
+            raise disk_error(error, f"truncating {partition}") from error
+        except CorruptLog as error:
+            log.fail(error)
+            raise
+        if plan is not None:
+            self._check_names(log, plan)
+        return log, plan
+
+    def _check_cuttable(self, log: PartitionLog) -> None:
+        if self.offline:
+            raise self._offline_error()
+        if log.offline:
+            raise LogOffline(f"{log.id} is out of service: {log.offline}", outcome="not_written")
+
+    def _check_names(self, log: PartitionLog, plan: truncation.Plan) -> None:
+        """Raises Throttled while a checkpoint removes files that the log's next life may want to write."""
+        if plan.is_reset and self._volume.removes_from(log.directory, plan.end):
+            raise Throttled(
+                f"{log.id} begins anew at {plan.end}, and a checkpoint still removes its old segments",
+                retry_after_ms=FILES_RETRY_MS,
+                hint="ask again when the checkpoint is done",
+                outcome="not_written",
+            )
+
+    def _cut(self, plans: Sequence[tuple[PartitionLog, truncation.Plan]]) -> ZmqmqError | None:
+        """Say it in the journal, durably, then do it."""
+        items = [plan.item(log.id) for log, plan in plans]
+        refusal = self._write_item(*items)
+        if refusal is not None:
+            return refusal
+        try:
+            self._journal.sync()
+        except OSError as error:
+            self._go_offline(f"the journal could not be synced: {error.strerror or error}")
+        self.look_after_directory()
+        if self.offline:
+            failure = self._offline_error()
+            failure.outcome = "unknown"
+            return failure
+        for log, plan in plans:
+            before = log.size_bytes
+            truncation.apply(log, plan)
+            self._unsynced[log.id] = None
+            if self._sync is not None:
+                self._sync.ends.pop(log.id, None)  # it began with an end that is taken back
+            self._cut_files(log, plan)
+            self._size_bytes += log.size_bytes - before
+            self._schedule.add(log)
+        return None
+
+    def _cut_files(self, log: PartitionLog, plan: truncation.Plan) -> None:
+        """What fails here is done before the next write, or by the next open: the journal knows."""
+        if self._volume.files.is_full:
+            return
+        try:
+            truncation.cut_files(log, plan)
+        except OSError as error:
+            self._segment_error(log, error)
+        except CorruptLog as error:
+            log.fail(error)
+
+    def _write_item(self, *items: bytes) -> ZmqmqError | None:
+        """An entry of its own."""
+        try:
+            self._journal.write(items, length=sum(map(len, items)), item_count=len(items))
+        except (OSError, ZmqmqError) as error:
+            return self._take_back([], error)
+        self._has_changed = True
+        return None
+
     def begin_sync(self) -> SyncJob | None:
         """A job that makes everything written so far durable; None if it is. One at a time."""
-        assert not self._is_syncing
+        assert self._sync is None
         if self.offline:
             return None
         if not self._journal.has_unsynced:
@@ -252,12 +400,12 @@ class Store:
         files, sequence = self._journal.begin_sync()
         ends = {partition: self._logs[partition].log_end for partition in self._unsynced}
         self._unsynced = {}
-        self._is_syncing = True
-        return SyncJob(files, sequence, ends)
+        self._sync = SyncJob(files, sequence, ends)
+        return self._sync
 
     def end_sync(self, job: SyncJob, error: OSError | None = None) -> list[Synced]:
         """What is durable now. Nothing after an error, or if the directory is not ours any more: the store is offline then."""
-        self._is_syncing = False
+        self._sync = None
         if error is not None:
             self._go_offline(f"the journal could not be synced: {error.strerror or error}")
         else:
@@ -327,10 +475,8 @@ class Store:
             log.offline = f"its segment could not be written: {error.strerror or error}"
         return disk_error(error, f"writing {log.id}")
 
-    def _write_journal(
-        self, written: list[tuple[PartitionLog, list[StampedBatch], Mark]], log_start: tuple[PartitionId, int] | None = None
-    ) -> ZmqmqError | None:
-        """One entry for the round, or for a new log start; then it counts. Else it is taken back."""
+    def _write_journal(self, written: list[tuple[PartitionLog, list[StampedBatch], Mark]]) -> ZmqmqError | None:
+        """One entry for the round; then it counts. Else it is taken back."""
         items: list[Buffer] = []
         length = 0
         for log, batches, _ in written:
@@ -339,11 +485,8 @@ class Store:
             for batch in batches:
                 items.extend(batch.buffers)
             length += formats.ITEM_HEADER_BYTES + size
-        if log_start is not None:
-            items.append(formats.encode_log_start(*log_start))
-            length += len(items[-1])
         try:
-            self._journal.write(items, length=length, item_count=len(written) + (log_start is not None))
+            self._journal.write(items, length=length, item_count=len(written))
         except (OSError, ZmqmqError) as error:
             return self._take_back(written, error)
         self._has_changed = True
@@ -410,6 +553,7 @@ class Store:
             return None
         self._journal.switch()
         volume = self._volume
+        volume.removed = {}
         job = CheckpointJob(
             volume.disk,
             volume.root,
@@ -419,9 +563,11 @@ class Store:
             files=volume.dirty,
             directories=volume.dirty_directories,
             doomed=volume.doomed,
+            removed=volume.removed,
             is_clean=is_clean,
         )
         volume.dirty, volume.dirty_directories, volume.doomed = {}, {}, {}
+        volume.removing = job.doomed
         self._is_checkpointing = True
         self._has_changed = False
         return job
@@ -429,6 +575,7 @@ class Store:
     def end_checkpoint(self, job: CheckpointJob, error: OSError | None = None) -> None:
         """Free the journal, or take the job's work back. Only a lack of space or of files is forgiven, and no failed sync."""
         self._is_checkpointing = False
+        self._volume.removing = {}
         self._checkpoint_ms = self._clock.monotonic_ms()
         self._keep_encoded(job)
         try:
@@ -440,7 +587,8 @@ class Store:
             error = failure
         reached("checkpoint failed")
         volume = self._volume
-        volume.dirty = {**job.files, **volume.dirty}
+        left = {path: None for path in job.files if path not in job.removed}
+        volume.dirty = {**left, **volume.dirty}
         volume.dirty_directories = {**job.directories, **volume.dirty_directories}
         volume.doomed = {**job.doomed, **volume.doomed}
         self._has_changed = True

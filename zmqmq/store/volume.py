@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zmqmq.store.files import OpenFiles, check_held, sync_path
-from zmqmq.store.layout import index_path, parent
+from zmqmq.store.layout import index_path, parent, segment_base, segment_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +27,10 @@ class Volume:
         """Directories that got new names since then."""
         self.doomed: dict[str, None] = {}
         """Files and topic directories to remove once a checkpoint no longer speaks of them."""
+        self.removing: dict[str, None] = {}
+        """Those that the running checkpoint removes."""
+        self.removed: dict[str, None] = {}
+        """Files that were removed at once since the last checkpoint began: it may look for them in vain."""
 
     def made(self, path: str, *, up_to: str) -> None:
         """A name was made: it and the directories above it, up to ``up_to``, have to be synced."""
@@ -76,12 +80,28 @@ class Volume:
             self.doomed[each] = None
 
     def remove_segment(self, path: str) -> None:
-        """Remove at once what no checkpoint speaks of. Raises OSError."""
+        """Remove at once what nothing needs any more, the index first: alone nobody would see that it is left over.
+        Raises OSError."""
         self.forget_written(path)
-        for each in (path, index_path(path)):
+        for each in (index_path(path), path):
             self.files.forget(each)
+            self.doomed.pop(each, None)
+            self.removed[each] = None
             if self.disk.exists(each):
                 self.disk.unlink(each)
+
+    def removes_from(self, directory: str, base: int) -> bool:
+        """Whether the running checkpoint removes a segment of the directory that begins at ``base`` or later."""
+        return any(
+            parent(path) == directory and (found := segment_base(path.rpartition("/")[2])) is not None and found >= base
+            for path in self.removing
+        )
+
+    def keep_from(self, directory: str, base: int) -> None:
+        """A log begins anew at ``base``: its files from there on are its own again, whatever lies in them."""
+        for path in list(self.doomed):
+            if parent(path) == directory and path >= index_path(segment_path(directory, base)):
+                del self.doomed[path]
 
     def forget_directory(self, directory: str) -> None:
         """The directory is gone: nothing in it can or need be synced."""
