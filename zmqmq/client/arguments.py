@@ -37,12 +37,14 @@ _KINDS: Final = get_args(get_type_hints(Offset)["kind"])
 _PLACE_RULE: Final = "Offset.START, Offset.END, Offset.last(n), the number of an offset, or a datetime with a time zone"
 
 _short: Final = reprlib.Repr()
+_SHOWN_MAX: Final = 150
+"""Characters of a wrong value."""
 _short.maxstring = _short.maxother = 60
 
 
 def refused(name: str, value: object, rule: str) -> InvalidConfig:
     """The error for an argument that is of no use."""
-    return InvalidConfig(f"{name} is {_short.repr(value)} ({type(value).__name__})", hint=f"it must be {rule}")
+    return InvalidConfig(f"{name} is {_short.repr(value)[:_SHOWN_MAX]} ({type(value).__name__})", hint=f"it must be {rule}")
 
 
 def addresses_of(brokers: object) -> list[str]:
