@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeAlias
 
 from zmqmq.client.fetcher import ANSWER_MS, FETCH_BYTES_MAX, FetchCall, Fetcher, OffsetsCall
-from zmqmq.client.routing import Routing
+from zmqmq.client.routing import NO_LEADER, Routing
 from zmqmq.client.sender import Identity, IdentityCall, ProduceCall, Sender
 from zmqmq.client.session import Answer, Build, Done, Effect, Session, State
 from zmqmq.errors import BrokerUnavailable, FatalError, OutcomeUnknown, ZmqmqError
@@ -22,7 +22,9 @@ from zmqmq.wire.replies import InitProducerReply, MetadataReply
 from zmqmq.wire.requests import Fetch, GetMetadata, InitProducer, ListOffsets, Produce, ProduceEntry, Request
 
 ANY_BROKER: Final = -1
-METADATA_MS: Final = 5_000
+METADATA_MS: Final = 2_000
+SILENCE_MS: Final = 1_500
+"""A broker that owes an answer for so long, beyond any long poll, may be stopped: the others are asked who leads."""
 IDENTITY_MS: Final = 5_000
 SOFTWARE: Final = "zmqmq-python"
 
@@ -57,6 +59,8 @@ class ClientCore:
         self._senders: dict[Sender, None] = {}
         self._fetchers: dict[Fetcher, str] = {}
         self._waiting: list[_Question] = []
+        self._under_way: dict[tuple[str, int], tuple[Session, str, tuple[int, ...], int]] = {}
+        """Requests to leaders, by connection and number: topic, partitions and leader."""
         for address in self._addresses:
             self._session(address)
 
@@ -81,6 +85,8 @@ class ClientCore:
         """Do all that can be done now."""
         for session in list(self._sessions.values()):
             session.on_tick(now_ms)
+            if self._is_silent(session, now_ms):
+                self.routing.want_refresh()
         self._refresh(now_ms)
         self._ask_waiting(now_ms)
         obstacle = self.obstacle()
@@ -182,9 +188,9 @@ class ClientCore:
     def _session_for(self, node: int, now_ms: int) -> Session | None:
         """A connection to that broker that stands, or None after beginning to connect. A broker that is known by a
         connection of ours is not connected to again by its advertised address."""
-        for session in self._sessions.values():
-            if session.is_ready and node in (session.node_id, ANY_BROKER):
-                return session
+        ready = [session for session in self._sessions.values() if session.is_ready and node in (session.node_id, ANY_BROKER)]
+        if ready:
+            return next((session for session in ready if not self._is_silent(session, now_ms)), ready[0])
         known = [session for session in self._sessions.values() if session.node_id == node]
         if node == ANY_BROKER:
             known = [session for session in self._sessions.values() if self._is_wanted(session)]
@@ -194,6 +200,10 @@ class ClientCore:
         for session in known:
             session.maybe_open(now_ms)
         return None
+
+    def _is_silent(self, session: Session, now_ms: int) -> bool:
+        since_ms = session.waits_since_ms() if len(self._sessions) > 1 else None
+        return since_ms is not None and now_ms - since_ms >= SILENCE_MS
 
     def _has_room(self, now_ms: int) -> Callable[[int], bool]:
         def has_room(node: int) -> bool:
@@ -246,11 +256,19 @@ class ClientCore:
 
         session.request(build, (), now_ms + METADATA_MS, self._on_metadata, now_ms)
 
-    def _on_metadata(self, answer: Answer, _payload: Sequence[Buffer], _now_ms: int) -> None:
+    def _on_metadata(self, answer: Answer, _payload: Sequence[Buffer], now_ms: int) -> None:
         if isinstance(answer, MetadataReply):
             self.routing.on_reply(answer, is_refresh=True)
+            self._abandon_moved(now_ms)
         else:
             self.routing.on_failed()
+
+    def _abandon_moved(self, now_ms: int) -> None:
+        """Who sent to a leader that is not the leader any more need not wait for its answer: it may be stopped."""
+        for key, (session, topic, partitions, node) in list(self._under_way.items()):
+            if any(self.routing.leader(topic, partition) not in (node, NO_LEADER) for partition in partitions):
+                self._under_way.pop(key, None)
+                session.abandon(key[1], BrokerUnavailable(f"a partition of {topic!r} has another leader now"), now_ms)
 
     def leader_of(self, topic: str) -> Callable[[int], int]:
         return lambda partition: self.routing.leader(topic, partition)
@@ -291,13 +309,18 @@ class ClientCore:
             return Produce(correlation_id, timeout_ms, sender.acks, entries)
 
         def done(answer: Answer, _payload: Sequence[Buffer], at_ms: int) -> None:
+            self._under_way.pop((session.address, number), None)
             sender.on_answer(call, answer, at_ms)
+            for hint in sender.take_hints():
+                self.routing.on_hint(sender.topic, hint)
 
         if sender.acks == 0:
             session.post(build, call.frames)
             sender.on_posted(call)
         else:
-            session.request(build, call.frames, call.deadline_ms, done, now_ms)
+            number = session.request(build, call.frames, call.deadline_ms, done, now_ms)
+            partitions = tuple(batch.partition for batch in call.batches)
+            self._under_way[session.address, number] = (session, sender.topic, partitions, call.node)
 
     def _advance_fetcher(self, fetcher: Fetcher, obstacle: ZmqmqError | None, now_ms: int) -> None:
         fetcher.obstacle = obstacle
@@ -326,6 +349,11 @@ class ClientCore:
             return Fetch(correlation_id, timeout_ms, call.wait_ms, 1, FETCH_BYTES_MAX, list(call.entries))
 
         def done(answer: Answer, payload: Sequence[Buffer], at_ms: int) -> None:
+            self._under_way.pop((session.address, number), None)
             fetcher.on_fetch(call, answer, payload, at_ms)
+            for hint in fetcher.take_hints():
+                self.routing.on_hint(topic, hint)
 
-        session.request(build, (), now_ms + call.wait_ms + ANSWER_MS, done, now_ms)
+        topic = self._fetchers[fetcher]
+        number = session.request(build, (), now_ms + call.wait_ms + ANSWER_MS, done, now_ms)
+        self._under_way[session.address, number] = (session, topic, tuple(entry.partition for entry in call.entries), call.node)

@@ -17,8 +17,8 @@ from typing import Final, TypeAlias
 from msgspec import Struct
 
 from zmqmq.batch import BatchHeader, parse_header
-from zmqmq.client.routing import NO_LEADER
-from zmqmq.errors import BrokerUnavailable, NotLeader, OffsetOutOfRange, RemoteProtocolError, RetriableError, ZmqmqError
+from zmqmq.client.routing import NO_LEADER, Hint
+from zmqmq.errors import BrokerUnavailable, NotLeader, OffsetOutOfRange, RemoteProtocolError, RetriableError, TimeoutError, ZmqmqError
 from zmqmq.marks import reached
 from zmqmq.model import Offset
 from zmqmq.ports import Buffer
@@ -146,6 +146,7 @@ class Fetcher:
         self._partitions = {number: _Partition(number, start, stops.get(number)) for number, start in starts.items()}
         self._fetching: dict[int, FetchCall] = {}
         self._news: list[News] = []
+        self._hints: list[Hint] = []
         self._turn = 0
 
     @property
@@ -159,6 +160,11 @@ class Fetcher:
     def high_watermarks(self) -> dict[int, int]:
         """As of the last answers; -1 before the first."""
         return {number: partition.high_watermark for number, partition in self._partitions.items()}
+
+    def take_hints(self) -> list[Hint]:
+        """Who leads, as brokers that do not lead have said."""
+        hints, self._hints = self._hints, []
+        return hints
 
     def take_news(self) -> list[News]:
         news, self._news = self._news, []
@@ -337,7 +343,9 @@ class Fetcher:
             partition.known.clear()  # retention was faster than the first fetch: nothing of it was promised
             partition.state = State.RESOLVING
         elif isinstance(error, RetriableError):
-            if isinstance(error, NotLeader | BrokerUnavailable):
+            if isinstance(error, NotLeader):
+                self._hints.append(Hint(partition.number, error.leader, error.endpoint))
+            if isinstance(error, NotLeader | BrokerUnavailable | TimeoutError):
                 self.wants_metadata = True
             self._on_obstacle(partition, error, now_ms)
         else:

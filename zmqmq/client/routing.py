@@ -19,6 +19,8 @@ from zmqmq.wire.replies import BrokerInfo, MetadataReply, TopicInfo
 REFRESH_MS_MIN: Final = 100
 REFRESH_MS_MAX: Final = 300_000
 NO_LEADER: Final = -1
+HINTS_MAX: Final = 1_024
+"""Leaders told by errors since the last metadata reply."""
 _SLOT_BYTES: Final = 2
 
 
@@ -82,6 +84,14 @@ class Sticky:
         self._turn += 1
 
 
+class Hint(Struct, frozen=True):
+    """A broker that does not lead a partition said who does."""
+
+    partition: int
+    leader: int
+    endpoint: str
+
+
 class Routing:
     """The metadata cache. Topics are those that somebody declared by ``use``."""
 
@@ -90,6 +100,8 @@ class Routing:
         self.endpoints: dict[int, BrokerInfo] = {}
         self.cluster_id = ""
         self._users: dict[str, int] = {}
+        self._hints: dict[tuple[str, int], int] = {}
+        """Leaders that errors told, until the next reply."""
         self._wanted = False
         self._asking = False
         self._asked_ms: int | None = None
@@ -110,8 +122,19 @@ class Routing:
 
     def leader(self, topic: str, partition: int) -> int:
         """The node id, or NO_LEADER when there is none or it is not known."""
+        hinted = self._hints.get((topic, partition))
+        if hinted is not None:
+            return hinted
         route = self.routes.get(topic)
         return NO_LEADER if route is None else route.leaders.get(partition, NO_LEADER)
+
+    def on_hint(self, topic: str, hint: Hint) -> None:
+        """Believe it until the next reply; a wrong one costs one more round."""
+        if hint.leader == NO_LEADER or not hint.endpoint or len(self._hints) >= HINTS_MAX:
+            return
+        self._hints[topic, hint.partition] = hint.leader
+        if hint.leader not in self.endpoints:
+            self.endpoints[hint.leader] = BrokerInfo(hint.leader, hint.endpoint)
 
     def want_refresh(self) -> None:
         """Something was found to be out of date."""
@@ -135,6 +158,7 @@ class Routing:
         """Take over what a reply says. A topic with an error keeps its old route: its users will hear from the leader."""
         if is_refresh:
             self._asking = False
+        self._hints.clear()
         self.cluster_id = reply.cluster_id
         self.endpoints = {broker.node_id: broker for broker in reply.brokers}
         for info in reply.topics:

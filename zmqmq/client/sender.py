@@ -25,7 +25,7 @@ from msgspec import Struct
 
 from zmqmq.batch import NO_PRODUCER, NO_SEQUENCE, SEQUENCE_MODULUS
 from zmqmq.client.accumulator import Batch, Outcome, Receipt
-from zmqmq.client.routing import NO_LEADER
+from zmqmq.client.routing import NO_LEADER, Hint
 from zmqmq.errors import (
     BrokerUnavailable,
     DiskFull,
@@ -118,6 +118,7 @@ class Sender:
         self._identity_error: ZmqmqError | None = None
         self._identity_retry_ms = 0
         self._resolved: list[Batch] = []
+        self._hints: list[Hint] = []
 
     @property
     def is_idle(self) -> bool:
@@ -129,6 +130,11 @@ class Sender:
             if lane is None:
                 lane = self._lanes[batch.partition] = _Lane(batch.partition)
             lane.batches.append(batch)
+
+    def take_hints(self) -> list[Hint]:
+        """Who leads, as brokers that do not lead have said."""
+        hints, self._hints = self._hints, []
+        return hints
 
     def take_resolved(self) -> list[Batch]:
         resolved, self._resolved = self._resolved, []
@@ -234,6 +240,8 @@ class Sender:
             self._resolve(lane, batch, Receipt(None, batch.max_timestamp_ms, -1, 0, 0))
             return
         lane.last_error = error
+        if isinstance(error, NotLeader):
+            self._hints.append(Hint(lane.partition, error.leader, error.endpoint))
         if not isinstance(error, _REFUSED) and error.outcome != "not_written":
             batch.maybe_written = True
         if isinstance(error, OutOfOrderSequence | UnknownProducer):

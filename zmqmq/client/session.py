@@ -66,6 +66,7 @@ class _Pending(Struct):
     done: Done
     bytes: int
     what: str
+    sent_ms: int
 
 
 class Session:
@@ -117,10 +118,20 @@ class Session:
             self._deadline_ms = now_ms + CONNECT_MS_MAX
             self._emit(Connect(self.address))
 
-    def request(self, build: Build, payload: Sequence[Buffer], deadline_ms: int, done: Done, now_ms: int) -> None:
-        """Send it on a connection that is ready."""
+    def request(self, build: Build, payload: Sequence[Buffer], deadline_ms: int, done: Done, now_ms: int) -> int:
+        """Send it on a connection that is ready. Its number, for ``abandon``."""
         assert self.state is State.READY
-        self._send(build, payload, deadline_ms, done, now_ms)
+        return self._send(build, payload, deadline_ms, done, now_ms)
+
+    def abandon(self, number: int, error: ZmqmqError, now_ms: int) -> None:
+        """Wait no longer for this answer; it is ``error`` then. Nothing happens if it has come."""
+        pending = self._forget(number)
+        if pending is not None:
+            pending.done(error, (), now_ms)
+
+    def waits_since_ms(self) -> int | None:
+        """When the oldest request without an answer was sent."""
+        return next(iter(self._pending.values())).sent_ms if self._pending else None
 
     def post(self, build: Build, payload: Sequence[Buffer]) -> None:
         """Send a request that has no answer."""
@@ -205,15 +216,16 @@ class Session:
         elif self.state is State.GREETING:
             self._drop(RemoteProtocolError(f"{self.address}: answered the greeting with {type(answer).__name__}"), now_ms)
 
-    def _send(self, build: Build, payload: Sequence[Buffer], deadline_ms: int, done: Done, now_ms: int) -> None:
+    def _send(self, build: Build, payload: Sequence[Buffer], deadline_ms: int, done: Done, now_ms: int) -> int:
         correlation_id = self._next_id()
         request = build(correlation_id, max(1, deadline_ms - now_ms))
         size = sum(map(len, payload))
-        self._pending[correlation_id] = _Pending(done, size, type(request).__name__)
+        self._pending[correlation_id] = _Pending(done, size, type(request).__name__, now_ms)
         self.in_flight_bytes += size
         self.requests_sent += 1
         heapq.heappush(self._deadlines, (deadline_ms, correlation_id))
         self._emit(Transmit(self.address, framing.encode(request, payload)))
+        return correlation_id
 
     def _next_id(self) -> int:
         self._correlation_id += 1
