@@ -18,6 +18,24 @@ def test_what_the_ledger_holds_for_the_same_code_is_not_run_again(tmp_path: Path
     assert len(campaign.missing(range(250), campaign.load(path), "another")) == 3
 
 
+def test_what_was_run_in_other_chunks_is_not_run_again(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    for chunk in (range(30, 130), range(120, 160), range(10)):
+        campaign.append(path, chunk, [], "one")
+    assert campaign.missing(range(5, 270), campaign.load(path), "one") == [range(10, 30), range(160, 260), range(260, 270)]
+    assert campaign.missing(range(40, 150), campaign.load(path), "one") == []
+
+
+def test_the_summary_gives_sums_for_each_state_of_the_code(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    for chunk, sources in ((range(100), "one"), (range(50), "two"), (range(100, 130), "one")):
+        campaign.append(path, chunk, [], sources)
+    all_of_it, one, two = campaign.summary(campaign.load(path)).splitlines()
+    assert "180 runs of 130 seeds" in all_of_it
+    assert "one: 130 runs of 130 seeds" in one
+    assert "two: 50 runs of 50 seeds" in two
+
+
 def test_the_command_runs_a_range_reports_it_and_keeps_the_ledger(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     done = CliRunner().invoke(main, ["0..3", "--jobs", "1", "--ledger", str(path)])

@@ -109,10 +109,14 @@ def load(path: Path) -> list[Entry]:
 
 
 def missing(seeds: range, ledger: Iterable[Entry], sources: str) -> list[range]:
-    """Chunks of ``seeds`` that these sources have not run yet."""
-    done = {(entry.first, entry.end) for entry in ledger if entry.sources == sources and not entry.failed}
-    chunks = [range(first, min(first + CHUNK_SEEDS, seeds.stop)) for first in range(seeds.start, seeds.stop, CHUNK_SEEDS)]
-    return [chunk for chunk in chunks if (chunk.start, chunk.stop) not in done]
+    """What these sources have not run yet of ``seeds``, in chunks. Of a chunk with a failure nothing counts as run."""
+    missing: list[range] = []
+    first = seeds.start
+    for done_first, done_end in sorted((entry.first, entry.end) for entry in ledger if entry.sources == sources and not entry.failed):
+        missing.append(range(first, min(done_first, seeds.stop)))
+        first = max(first, done_end)
+    missing.append(range(first, seeds.stop))
+    return [gap[start : start + CHUNK_SEEDS] for gap in missing for start in range(0, len(gap), CHUNK_SEEDS)]
 
 
 def append(path: Path, chunk: range, results: Sequence[Result], sources: str) -> None:
@@ -132,13 +136,20 @@ def append(path: Path, chunk: range, results: Sequence[Result], sources: str) ->
 
 
 def summary(ledger: Sequence[Entry]) -> str:
-    """What may be claimed: the sums of the ledger, and the seeds whose last run failed."""
-    last = {seed: seed in entry.failed for entry in ledger for seed in range(entry.first, entry.end)}
+    """What may be claimed: the sums of the ledger, and the seeds whose last run failed; then the same for each state of the code."""
+    by_sources: dict[str, list[Entry]] = {}
+    for entry in ledger:
+        by_sources.setdefault(entry.sources, []).append(entry)
+    return "\n".join([f"ledger: {_sums(ledger)}", *(f"  {sources}: {_sums(entries)}" for sources, entries in by_sources.items())])
+
+
+def _sums(entries: Sequence[Entry]) -> str:
+    last = {seed: seed in entry.failed for entry in entries for seed in range(entry.first, entry.end)}
+    hours = sum(entry.simulated_s for entry in entries) / 3600
     return (
-        f"ledger: {sum(entry.end - entry.first for entry in ledger):,} runs of {len(last):,} seeds, "
-        f"{sum(last.values())} failed when last run; "
-        f"{sum(entry.simulated_s for entry in ledger) / 3600:,.1f} simulated hours, {sum(entry.openings for entry in ledger):,} openings, "
-        f"{sum(entry.acknowledged for entry in ledger):,} records acknowledged, {sum(entry.faults for entry in ledger):,} faults"
+        f"{sum(entry.end - entry.first for entry in entries):,} runs of {len(last):,} seeds, {sum(last.values())} failed when last run; "
+        f"{hours:,.1f} simulated hours, {sum(entry.openings for entry in entries):,} openings, "
+        f"{sum(entry.acknowledged for entry in entries):,} records acknowledged, {sum(entry.faults for entry in entries):,} faults"
     )
 
 
