@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 from invoices import make_invoices
 
-from zmqmq.testing.sim import Cluster, Nemesis, SimClient
+from zmqmq.testing.sim import MakeCluster, Nemesis, SimClient
 
 ORDERS = 40
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_every_order_gets_one_invoice(zmqmq_sim: Callable[..., Cluster], seed: int) -> None:
+def test_every_order_gets_one_invoice(zmqmq_sim: MakeCluster, seed: int) -> None:
     cluster = zmqmq_sim(seed, is_supervised=True)
     cluster.start()
     shop = cluster.client("shop", timeout=120)

@@ -189,7 +189,7 @@ STORE_MUTATIONS: Final = (
     Mutation(
         "producers not learned by the store",
         "a retry after a restart is written once",
-        [Edit("store/partition_log.py", "                self.producers.apply(header)\n", "                pass\n")],
+        [Edit("store/partition_log.py", "                self.undo.apply(self.producers, header)\n", "                pass\n")],
     ),
     Mutation(
         "producers forgotten by the checkpoint",
@@ -204,7 +204,13 @@ STORE_MUTATIONS: Final = (
     Mutation(
         "log start not told to the journal",
         "records whose deletion was answered do not come back",
-        [Edit("store/store.py", "        refusal = self._write_journal([], (partition, log_start))\n", "        refusal = None\n")],
+        [
+            Edit(
+                "store/store.py",
+                "        refusal = self._write_item(formats.encode_log_start(partition, log_start))\n",
+                "        refusal = None\n",
+            )
+        ],
     ),
     Mutation(
         "stamps not checked",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -9,10 +11,8 @@ import pytest
 from zmqmq.batch import HEADER_BYTES
 from zmqmq.errors import CorruptLog, InvalidConfig, InvalidRecord, OutcomeUnknown
 from zmqmq.store.verify import batches_of
-from zmqmq.testing.sim import Cluster, Nemesis, SimBug, SimClient, Stuck
+from zmqmq.testing.sim import Cluster, MakeCluster, Nemesis, SimBug, SimClient, Stuck, UnknownMachine
 from zmqmq.testing.sim.broker import State
-
-MakeCluster = Callable[..., Cluster]
 
 
 async def write(mq: SimClient, topic: str, values: list[bytes]) -> None:
@@ -112,3 +112,99 @@ def test_the_world_is_not_run_from_inside_itself(zmqmq_sim: MakeCluster) -> None
 
     with pytest.raises(Stuck, match="a loop runs already"):
         cluster.run(cluster.client("c"), begin_again())
+
+
+WITH_NAMES: dict[str, Callable[[Cluster, str], object]] = {
+    "block": lambda cluster, name: cluster.network.block("c", name),
+    "unblock": lambda cluster, name: cluster.network.unblock(name, "c"),
+    "part": lambda cluster, name: cluster.network.part("c", name),
+    "join": lambda cluster, name: cluster.network.join("c", name),
+    "clog": lambda cluster, name: cluster.network.clog(name, "c", 1),
+    "lose": lambda cluster, name: cluster.network.lose("c", name),
+    "break_links": lambda cluster, name: cluster.network.break_links(name),
+    "kill_client": lambda cluster, name: cluster.kill_client(name),
+    "clock": lambda cluster, name: cluster.clock(name),
+    "spares": lambda cluster, name: Nemesis(cluster, 1, spares=(name,)),
+}
+
+
+@pytest.mark.parametrize("what", WITH_NAMES)
+def test_a_machine_that_does_not_exist_is_refused_with_the_names_that_there_are(zmqmq_sim: MakeCluster, what: str) -> None:
+    cluster = zmqmq_sim(seed=7)
+    cluster.client("c")
+    with pytest.raises(UnknownMachine, match=r"no machine 'broker0'\nthere are: b0, c"):
+        WITH_NAMES[what](cluster, "broker0")
+
+
+def test_a_task_that_breaks_and_that_nobody_awaits_ends_the_run(zmqmq_sim: MakeCluster) -> None:
+    cluster = Cluster(seed=8)
+    cluster.start()
+    tasks = list[asyncio.Task[None]]()
+
+    async def broken() -> None:
+        raise ZeroDivisionError("beside the program")
+
+    async def careless() -> None:
+        tasks.append(asyncio.create_task(broken(), name="accounts"))
+        await asyncio.sleep(1)
+
+    cluster.run(cluster.client("service"), careless())
+    with pytest.raises(SimBug, match="service: nobody awaited accounts, which broke: ZeroDivisionError"):
+        cluster.close()
+
+
+def test_a_task_that_breaks_and_is_awaited_later_is_no_bug_of_the_run() -> None:
+    cluster = Cluster(seed=8)
+    cluster.start()
+
+    async def broken() -> None:
+        raise ZeroDivisionError("noticed")
+
+    async def careful() -> None:
+        task = asyncio.create_task(broken())
+        await asyncio.sleep(1)
+        with contextlib.suppress(ZeroDivisionError):
+            await task
+
+    cluster.run(cluster.client("service"), careful())
+    cluster.close()
+
+
+def test_the_nemesis_never_strikes_the_client_that_drives_the_test_nor_those_to_spare(zmqmq_sim: MakeCluster) -> None:
+    cluster = zmqmq_sim(seed=9)
+    cluster.start()
+    driver, spared, prey = (cluster.client(name) for name in ("driver", "spared", "prey"))
+    Nemesis(cluster, 60, classes=("client killed",), every_s=0.5, spares=("spared",))
+    cluster.run(driver, asyncio.sleep(60))
+    assert [client.process.is_dead for client in (driver, spared, prey)] == [False, False, True]
+
+
+def test_what_was_paused_twice_goes_on_when_both_pauses_are_over_or_when_the_cluster_heals(zmqmq_sim: MakeCluster) -> None:
+    cluster = zmqmq_sim(seed=10)
+    cluster.start()
+    broker = cluster.brokers[0]
+    broker.pause()
+    broker.pause()
+    broker.resume()
+    assert broker.process.is_paused
+    broker.resume()
+    assert not broker.process.is_paused
+    broker.pause()
+    broker.pause()
+    cluster.heal()
+    assert not broker.process.is_paused
+
+
+def test_clocks_are_right_and_steady_once_the_cluster_healed(zmqmq_sim: MakeCluster) -> None:
+    cluster = zmqmq_sim(seed=12, has_faults=True)
+    clocks = [cluster.client(f"c{number}").process.name for number in range(8)]
+    cluster.start()
+    cluster.run_for(30)
+    wrong = [cluster.clock(name).wall_ms() for name in clocks]
+    before = [cluster.clock(name).monotonic_us() for name in clocks]
+    assert len(set(wrong)) > 1
+    cluster.heal()
+    assert [cluster.clock(name).monotonic_us() for name in clocks] == before
+    cluster.run_for(30)
+    assert len({cluster.clock(name).wall_ms() for name in clocks}) == 1
+    assert [cluster.clock(name).monotonic_us() - then for name, then in zip(clocks, before, strict=True)] == [30_000_000] * len(clocks)

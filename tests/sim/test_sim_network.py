@@ -8,10 +8,9 @@ import pytest
 
 from zmqmq.ports import Buffer
 from zmqmq.testing.sim.chance import Chance, Omissions
-from zmqmq.testing.sim.feed import QUEUE_MESSAGES_MAX as FEED_MAX
-from zmqmq.testing.sim.feed import Feed
+from zmqmq.testing.sim.feed import FEED_MESSAGES_MAX, Feed
 from zmqmq.testing.sim.kernel import World
-from zmqmq.testing.sim.network import QUEUE_MESSAGES_MAX, SILENCE_US, Network
+from zmqmq.testing.sim.network import LINK_MESSAGES_MAX, SILENCE_US, Network
 from zmqmq.testing.sim.transport import SimDealers, SimRouter
 from zmqmq.transport.dealer import Connected, Drained, Fact, Lost, Received
 
@@ -90,10 +89,10 @@ def test_nobody_listening_is_a_refusal(wires: Wires) -> None:
 
 def test_a_full_queue_holds_back_and_drains(wires: Wires) -> None:
     wires.network.clog("c0", "b0", SECOND)
-    taken = [wires.dealers.send(ADDRESS, [payload]) for payload in numbers(QUEUE_MESSAGES_MAX + 20)]
+    taken = [wires.dealers.send(ADDRESS, [payload]) for payload in numbers(LINK_MESSAGES_MAX + 20)]
     assert taken.count(False) == 20
     wires.run(5)
-    assert wires.arrived() == numbers(QUEUE_MESSAGES_MAX + 20)
+    assert wires.arrived() == numbers(LINK_MESSAGES_MAX + 20)
     assert wires.facts[-1] == Drained(ADDRESS)
 
 
@@ -113,6 +112,29 @@ def test_a_short_partition_delays_a_long_one_breaks(wires: Wires) -> None:
     assert wires.arrived() == []
     assert wires.facts == [Lost(ADDRESS, "connection lost")]
     assert len(wires.router.take_gone()) == 1
+
+
+def test_who_lifts_one_block_does_not_lift_that_of_another(wires: Wires) -> None:
+    wires.network.part("c0", "b0")
+    wires.network.block("c0", "b0")
+    wires.send(b"late")
+    wires.run(0.5)
+    wires.network.join("c0", "b0")
+    wires.run(0.5)
+    assert wires.arrived() == []
+    wires.network.unblock("c0", "b0")
+    wires.run(0.5)
+    assert wires.arrived() == [b"late"]
+
+
+def test_a_short_clog_does_not_end_a_longer_one(wires: Wires) -> None:
+    wires.network.clog("c0", "b0", 2 * SECOND)
+    wires.network.clog("c0", "b0", SECOND // 10)
+    wires.send(b"late")
+    wires.run(1.5)
+    assert wires.arrived() == []
+    wires.run(1)
+    assert wires.arrived() == [b"late"]
 
 
 def test_one_direction_may_be_cut_alone(wires: Wires) -> None:
@@ -195,7 +217,7 @@ def test_a_feed_drops_beyond_its_queue_and_tells_nobody(wires: Wires) -> None:
     feed.subscribe("c0", b"", lambda frames: seen.append(frames[0]))
     wires.run()
     wires.network.clog("b0", "c0", SECOND)
-    published(feed, [[payload] for payload in numbers(FEED_MAX + 30)])
+    published(feed, [[payload] for payload in numbers(FEED_MESSAGES_MAX + 30)])
     wires.run(5)
-    assert seen == numbers(FEED_MAX)
+    assert seen == numbers(FEED_MESSAGES_MAX)
     assert feed.dropped_count == 30

@@ -11,9 +11,7 @@ from zmqmq import batch as format_
 from zmqmq.client.aio.producer import AsyncProducer
 from zmqmq.errors import DeliveryFailed, OutcomeUnknown
 from zmqmq.ports import Buffer
-from zmqmq.testing.sim import Cluster, SimClient
-
-MakeCluster = Callable[..., Cluster]
+from zmqmq.testing.sim import Cluster, MakeCluster, SimClient
 
 
 def holds(value: bytes) -> Callable[[Sequence[Buffer]], bool]:

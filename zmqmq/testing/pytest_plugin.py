@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from zmqmq.testing.broker import TestBroker
-    from zmqmq.testing.sim import Cluster
+    from zmqmq.testing.sim import Cluster, MakeCluster
 
 TRACE_EVENTS_MAX: Final = 60
 """Of the end of each simulation, shown when its test fails."""
@@ -31,7 +32,7 @@ def zmqmq_broker(tmp_path: Path) -> Iterator[TestBroker]:
 
 
 @pytest.fixture
-def zmqmq_sim(request: pytest.FixtureRequest) -> Iterator[Callable[..., Cluster]]:
+def zmqmq_sim(request: pytest.FixtureRequest) -> Iterator[MakeCluster]:
     """Makes simulated clusters: ``cluster = zmqmq_sim(seed=7)``, with the arguments of ``zmqmq.testing.sim.Cluster``. When the test
     fails, its report shows how they came to their ends."""
     from zmqmq.testing.sim import Cluster
@@ -43,8 +44,9 @@ def zmqmq_sim(request: pytest.FixtureRequest) -> Iterator[Callable[..., Cluster]
         return made[-1]
 
     yield make
-    for cluster in made:
-        cluster.close()
+    with ExitStack() as ends:  # each is closed, also when another one tells of a bug
+        for cluster in made:
+            ends.callback(cluster.close)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,9 +5,9 @@ package. docs/simulator.md explains them.
 """
 
 from zmqmq.testing.sim.client import SimClient
-from zmqmq.testing.sim.cluster import Cluster
-from zmqmq.testing.sim.kernel import SimBug, Stuck
+from zmqmq.testing.sim.cluster import Cluster, MakeCluster
+from zmqmq.testing.sim.kernel import SimBug, Stuck, UnknownMachine
 from zmqmq.testing.sim.nemesis import Nemesis
 from zmqmq.testing.sim.run import Result, run
 
-__all__ = ["Cluster", "Nemesis", "Result", "SimBug", "SimClient", "Stuck", "run"]
+__all__ = ["Cluster", "MakeCluster", "Nemesis", "Result", "SimBug", "SimClient", "Stuck", "UnknownMachine", "run"]

@@ -14,6 +14,7 @@ from typing import Any, Final
 from zmqmq.broker.config import BrokerConfig
 from zmqmq.broker.loop import Loop, Surroundings, Usage, open_store
 from zmqmq.errors import ZmqmqError
+from zmqmq.testing.sim.chance import log_uniform
 from zmqmq.testing.sim.clock import SimClock
 from zmqmq.testing.sim.disk import Loss, PowerCut, SimDisk
 from zmqmq.testing.sim.kernel import World
@@ -69,7 +70,7 @@ class SimBroker:
         self.power_cuts = 0
         self._network = network
         self._random = random
-        self._sync_us = SYNC_US[0] * (SYNC_US[1] / SYNC_US[0]) ** random.random()
+        self._sync_us = log_uniform(random, SYNC_US)
         self._tell = tell
         self._on_turn = on_turn
         self._on_down = on_down

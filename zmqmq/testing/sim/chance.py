@@ -14,12 +14,28 @@ from typing import Final
 
 from msgspec import Struct
 
+from zmqmq.ports import Random
+
 CLASS_IS_ON: Final = 0.4
 """Chance of a class to be drawn on."""
-
-
 NEVER: Final = (0.0, 0.0)
 """Rates of a class that is off."""
+
+
+def log_uniform(random: Random, bounds: tuple[float, float]) -> float:
+    """Between the least and the greatest; each order of magnitude is as likely as the next."""
+    least, greatest = bounds
+    return float(least * (greatest / least) ** random.random())
+
+
+def draw_rates(random: Random, limits: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+    """A swarm's member: each class on or off, with a rate between its least and its greatest; 0 is off."""
+    rates: dict[str, float] = {}
+    for name, bounds in limits.items():
+        is_on = random.random() < CLASS_IS_ON
+        rate = log_uniform(random, bounds) if bounds != NEVER else 0.0
+        rates[name] = rate if is_on else 0.0
+    return rates
 
 
 class Omissions(Struct, frozen=True):
@@ -85,10 +101,7 @@ class Rates:
     def __init__(self, chance: Chance, stream: random.Random, limits: Mapping[str, tuple[float, float]]) -> None:
         self._chance = chance
         self._random = stream
-        self.rates: dict[str, float] = {}
-        for name, (least, greatest) in limits.items():
-            is_on, exponent = stream.random() < CLASS_IS_ON, stream.random()
-            self.rates[name] = least * (greatest / least) ** exponent if is_on and least else 0.0
+        self.rates = draw_rates(stream, limits)
 
     def roll(self, name: str, detail: str) -> bool:
         """Takes one number from the stream, whatever the rate and what is left out."""

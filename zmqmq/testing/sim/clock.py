@@ -20,14 +20,19 @@ class SimClock:
         self._skew_us = skew_us
         self._rate_ppm = _PPM + drift_ppm
         self._start_us = start_us
+        self._since_us = 0
+        """When it began to go at this rate, and what it had counted by then."""
+        self._steady_us = 0
 
     def jump(self, by_us: int) -> None:
         """Somebody sets the wall clock."""
         self._skew_us += by_us
 
     def correct(self) -> None:
-        """The wall clock is right again."""
-        self._skew_us = 0
+        """The wall clock is right again, and neither clock drifts any more. The monotonic one goes on from where it was."""
+        elapsed_us = self._elapsed_us()
+        self._steady_us, self._since_us, self._rate_ppm = elapsed_us, self._world.now_us, _PPM
+        self._skew_us = self._world.now_us - elapsed_us
 
     def wall_ns(self) -> int:
         return (EPOCH_US + self._elapsed_us() + self._skew_us) * 1000
@@ -43,7 +48,7 @@ class SimClock:
 
     def world_us(self, monotonic_ms: int) -> int:
         """When this clock will show that time: the first microsecond of the world at or behind it."""
-        return -(-(monotonic_ms * 1000 - self._start_us) * _PPM // self._rate_ppm)
+        return self._since_us - (-(monotonic_ms * 1000 - self._start_us - self._steady_us) * _PPM // self._rate_ppm)
 
     def _elapsed_us(self) -> int:
-        return self._world.now_us * self._rate_ppm // _PPM
+        return self._steady_us + (self._world.now_us - self._since_us) * self._rate_ppm // _PPM

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -52,6 +52,20 @@ SMALL: Final = StoreOptions(journal_bytes_max=64 << 10, journal_allocate_bytes=8
 """A store that rolls, checkpoints and closes files often."""
 
 
+class MakeCluster(Protocol):
+    """What the fixture ``zmqmq_sim`` gives: makes a cluster that ends with the test. The arguments are those of ``Cluster``."""
+
+    def __call__(
+        self,
+        seed: int = 0,
+        *,
+        config: BrokerConfig | None = None,
+        has_faults: bool = False,
+        is_supervised: bool = False,
+        omissions: Omissions | None = None,
+    ) -> Cluster: ...
+
+
 class Cluster:
     """``seed`` decides all. ``has_faults``: network, disks and clocks misbehave by chance; what is done on purpose works without.
     ``is_supervised``: a broker that ended is started again. ``omissions``: faults that must not strike."""
@@ -77,6 +91,8 @@ class Cluster:
         self._clocks = self.chance.stream("clocks")
         self._started_count = 0
         self.nemesis_count = 0
+        self.driver = ""
+        """The machine whose program ``run`` is running."""
         self._undos: dict[int, Callable[[], None]] = {}
         self._machines: dict[str, SimClock] = {}
         base = config or BrokerConfig(store=SMALL)
@@ -109,7 +125,7 @@ class Cluster:
         self._started_count += 1
         process = self.world.process(machine)
         random = self.chance.stream(f"{machine} {self._started_count}")
-        client = SimClient(self.network, process, self.clock(machine), random, self.addresses, client_id=machine, timeout=timeout)
+        client = SimClient(self.network, process, self._clock_of(machine), random, self.addresses, client_id=machine, timeout=timeout)
         self.clients[machine] = client
         return client
 
@@ -139,6 +155,8 @@ class Cluster:
         self.world.after(int(after_s * US_PER_S), when_over)
 
     def kill_client(self, machine: str) -> None:
+        """Nothing happens when it is dead already. Raises UnknownMachine."""
+        self.world.check_machines(machine)
         client = self.clients.pop(machine, None)
         if client is not None:
             client.process.kill()
@@ -146,7 +164,11 @@ class Cluster:
 
     def run(self, client: SimClient, main: Coroutine[Any, Any, T], timeout_s: float = RUN_S_MAX) -> T:
         """Run a coroutine in the process of a client until it has ended. Raises Stuck, and whatever the coroutine raises."""
-        return client.process.run(main, timeout_s)
+        before, self.driver = self.driver, client.process.name
+        try:
+            return client.process.run(main, timeout_s)
+        finally:
+            self.driver = before
 
     def run_for(self, seconds: float) -> None:
         self.world.run_until(_never, self.world.now_us + int(seconds * US_PER_S))
@@ -170,11 +192,11 @@ class Cluster:
             broker.disk.capacity_bytes = CAPACITY_BYTES
             broker.disk.fuse = None
             broker.disk.faults.clear()
-            broker.resume()
+            broker.process.wake()
             if broker.state is State.DOWN:
                 broker.start()
         for client in self.clients.values():
-            client.process.resume()
+            client.process.wake()
         self.trace.tell("healed")
 
     def end_supervision(self) -> None:
@@ -182,9 +204,12 @@ class Cluster:
         self._is_supervised = False
 
     def close(self) -> None:
-        """Nothing of it runs any more."""
-        self.clients.clear()
-        self.world.dispose()
+        """Nothing of it runs any more. Raises SimBug when a task broke and nobody awaited it."""
+        try:
+            self.world.raise_unawaited()
+        finally:
+            self.clients.clear()
+            self.world.dispose()
 
     def _make_broker(self, node: int, base: BrokerConfig, *, has_faults: bool) -> SimBroker:
         name = f"b{node}"
@@ -199,7 +224,7 @@ class Cluster:
             config,
             name=name,
             disk=disk,
-            clock=self.clock(name),
+            clock=self._clock_of(name),
             random=self.chance.stream(name),
             tell=self.trace.tell,
             on_turn=self._on_turn,
@@ -207,6 +232,11 @@ class Cluster:
         )
 
     def clock(self, machine: str) -> SimClock:
+        """Raises UnknownMachine."""
+        self.world.check_machines(machine)
+        return self._clock_of(machine)
+
+    def _clock_of(self, machine: str) -> SimClock:
         if machine not in self._machines:
             random = self._clocks
             skew_us = random.randrange(-SKEW_US_MAX, SKEW_US_MAX)

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from msgspec import Struct, structs
 
+from zmqmq.testing.sim.chance import draw_rates
+
 if TYPE_CHECKING:
     from zmqmq.ports import Random
 
@@ -25,8 +27,6 @@ OnFault: TypeAlias = Callable[[str, str], None]
 """(class, detail) of a fault that struck."""
 
 SLOW_SYNC_US_MAX: Final = 1_000_000
-CLASS_IS_ON: Final = 0.4
-"""Chance of a class to be drawn on."""
 RATES: Final[dict[str, tuple[float, float]]] = {
     "eio_read": (1e-5, 1e-3),
     "eio_write": (1e-5, 1e-3),
@@ -96,11 +96,8 @@ class DiskFaults(Struct, frozen=True):
 
     @classmethod
     def draw(cls, random: Random) -> DiskFaults:
-        """A swarm's member: each class on or off, and its rate. Small rates are as likely as great ones."""
-        rates: dict[str, float] = {}
-        for name, (least, greatest) in RATES.items():
-            is_on, exponent = random.random() < CLASS_IS_ON, random.random()
-            rates[name] = least * (greatest / least) ** exponent if is_on else 0.0
+        """Of one disk, by chance."""
+        rates = draw_rates(random, RATES)
         return cls(**rates, sync_slow_us=random.randrange(1_000, SLOW_SYNC_US_MAX))
 
     def without(self, *classes: str) -> DiskFaults:

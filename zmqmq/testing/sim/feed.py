@@ -10,9 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from zmqmq.ports import Buffer
-from zmqmq.testing.sim.network import Direction, Network
+from zmqmq.testing.sim.links import Direction
+from zmqmq.testing.sim.network import Network
 
-QUEUE_MESSAGES_MAX: Final = 64
+FEED_MESSAGES_MAX: Final = 64
 """Messages under way to one subscriber, like the HWM of a publisher's socket."""
 
 OnPublished = Callable[[list[bytes]], None]
@@ -55,7 +56,7 @@ class Feed:
 
     def _publish_to(self, subscription: Subscription, frames: list[bytes]) -> None:
         way = subscription.way
-        if way.under_way >= QUEUE_MESSAGES_MAX or self._network.is_blocked(way) or self._network.loses_published(way):
+        if way.under_way >= FEED_MESSAGES_MAX or self._network.is_blocked(way) or self._network.loses_published(way):
             self.dropped_count += 1
             return
         way.under_way += 1

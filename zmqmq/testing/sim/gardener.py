@@ -9,19 +9,21 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from zmqmq.errors import DataLost, TopicExists, UnknownTopic
+from zmqmq.errors import DataLost, TimeoutError, TopicExists, UnknownTopic
 from zmqmq.model import Offset
 from zmqmq.testing.sim.invariants import Violation
 
 if TYPE_CHECKING:
     from zmqmq.testing.sim.client import SimClient
-    from zmqmq.testing.sim.workload import Program
+    from zmqmq.testing.sim.programs import Program
 
 PARTITIONS_MAX: Final = 3
 RECORDS_MAX: Final = 8
 RECORD_BYTES: Final = 2_000
 SEGMENT_BYTES: Final = 4096
 RETENTION: Final[tuple[dict[str, str], ...]] = ({}, {}, {"retention_bytes": "6000"}, {"retention_ms": "2000"})
+LOST_S_MAX: Final = 5.0
+"""Who asks for a deleted record has to hear of it within this."""
 PAUSE_S_MEAN: Final = 3.0
 
 
@@ -133,10 +135,11 @@ async def _existing(client: SimClient, topic: str) -> int:
 async def _expect_lost(client: SimClient, topic: str, partition: int, offset: int) -> None:
     async with client.reader(topic, partitions=[partition], start=Offset.exact(offset)) as reader:
         try:
-            found = await reader.poll(timeout=5.0)
+            found = await reader.poll(timeout=LOST_S_MAX)
         except DataLost:
             return
-    if found is not None:
-        raise Violation(
-            f"deleted records are not read: {topic}/{partition} gave offset {found.offset}, {offset + 1} was told to be the first"
+    if found is None:
+        raise TimeoutError(
+            f"nobody said within {LOST_S_MAX:g} s that {topic}/{partition} has lost offset {offset}", hint="look at the trace"
         )
+    raise Violation(f"deleted records are not read: {topic}/{partition} gave offset {found.offset}, {offset + 1} was told to be the first")

@@ -41,6 +41,10 @@ class Stuck(ZmqmqError):
     """What the simulation was to wait for did not happen in the time that it had."""
 
 
+class UnknownMachine(ZmqmqError):
+    """Nobody runs on a machine of this name. Its broker or client has to be made first."""
+
+
 class World:
     """The clock and the heap. ``now_us`` counts from the start of the run."""
 
@@ -58,6 +62,20 @@ class World:
         made = Process(self, name)  # type: ignore[abstract]  # what it lacks raises NotImplementedError
         self._processes.append(made)
         return made
+
+    def check_machines(self, *names: str) -> None:
+        """Raises UnknownMachine when one of them never had a process."""
+        known = {process.name for process in self._processes if process is not self._main}
+        for name in names:
+            if name not in known:
+                raise UnknownMachine(f"there is no machine {name!r}", hint=f"there are: {', '.join(sorted(known)) or 'none yet'}")
+
+    def raise_unawaited(self) -> None:
+        """Raises SimBug when a task ended with an exception that nobody asked for. Those of dead processes had nobody who could."""
+        for process in self._processes:
+            for task in process.unawaited():
+                error = task.exception()
+                raise SimBug(f"{process.name}: nobody awaited {task.get_name()}, which broke: {error!r}") from error
 
     def dispose(self) -> None:
         """The end of the world. Coroutines that were killed in the middle are closed by the collector, and what they complain of
@@ -122,30 +140,40 @@ class Process(asyncio.AbstractEventLoop):
         self.world = world
         self.name = name
         self.is_dead = False
-        self._held: list[asyncio.Handle] | None = None
+        self._pause_count = 0
+        """How many hold it back; it goes on when all have resumed it."""
+        self._held: list[asyncio.Handle] = []
         self._tasks: list[asyncio.Task[Any]] = []
         """All of them are kept: when a task is collected, and what its coroutine then does, must not depend on chance."""
 
     def __repr__(self) -> str:
-        return f"Process({self.name}{' dead' if self.is_dead else ' paused' if self._held is not None else ''})"
+        return f"Process({self.name}{' dead' if self.is_dead else ' paused' if self._pause_count else ''})"
 
     @property
     def is_paused(self) -> bool:
-        return self._held is not None
+        return self._pause_count > 0
 
     def pause(self) -> None:
-        if self._held is None:
-            self._held = []
+        self._pause_count += 1
 
     def resume(self) -> None:
-        held, self._held = self._held or [], None
+        """End one pause."""
+        self._pause_count = max(0, self._pause_count - 1)
+        if not self._pause_count:
+            self.wake()
+
+    def wake(self) -> None:
+        """End all pauses."""
+        self._pause_count = 0
+        held, self._held = self._held, []
         for handle in held:
             self.world.push(self.world.now_us, handle, self)
 
     def kill(self) -> None:
         """Nothing of it runs any more."""
         self.is_dead = True
-        self._held = None
+        self._pause_count = 0
+        self._held = []
 
     def forget(self) -> None:
         """``kill``, and let go of all that it held: coroutines that were in the middle of something are closed, or what they
@@ -160,10 +188,16 @@ class Process(asyncio.AbstractEventLoop):
             events._set_running_loop(None)  # noqa: SLF001
             self._tasks.clear()
 
+    def unawaited(self) -> list[asyncio.Task[Any]]:
+        """Tasks that broke, and of which nobody took notice."""
+        if self.is_dead:
+            return []
+        return [task for task in self._tasks if task._log_traceback]  # noqa: SLF001 - what asyncio asks, too
+
     def run_handle(self, handle: asyncio.Handle) -> None:
         if self.is_dead:
             return
-        if self._held is not None:
+        if self._pause_count:
             self._held.append(handle)
             return
         events._set_running_loop(self)  # noqa: SLF001 - what every loop does

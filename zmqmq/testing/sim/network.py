@@ -12,18 +12,18 @@ PUB/SUB is in ``feed``.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from zmqmq.ports import Buffer
 from zmqmq.testing.sim.chance import NEVER, Chance, Rates
-from zmqmq.testing.sim.kernel import Process, World
+from zmqmq.testing.sim.kernel import World
+from zmqmq.testing.sim.links import Caller, Direction, Link, Listener, MessageLoss
 
 DELAY_US_MIN: Final = 30
 SILENCE_US: Final = 3_000_000
 """Like ZeroMQ's HEARTBEAT_TIMEOUT in ``transport.sockets``."""
-QUEUE_MESSAGES_MAX: Final = 128
+LINK_MESSAGES_MAX: Final = 128
 """Messages under way in one direction of a link: the queues of both sides."""
 REPLIES_MAX: Final = 1024
 """Replies under way to one peer; more are dropped, and the broker is told."""
@@ -41,53 +41,6 @@ CLASSES: Final[dict[str, tuple[float, float]]] = {
 LATE_US_MAX: Final = 2_000_000
 
 
-class Link:
-    """One connection. ``to_broker`` and ``to_client`` are its two directions."""
-
-    def __init__(self, number: int, address: str, client: str, broker: str) -> None:
-        self.name = b"\0" + number.to_bytes(4, "big")
-        self.address = address
-        self.client = client
-        self.broker = broker
-        self.is_open = True
-        self.listener: Listener | None = None
-        """Who accepted it."""
-        self.to_broker = Direction(client, broker)
-        self.to_client = Direction(broker, client)
-
-
-class Direction:
-    """Messages from one machine to another, in order. ``clear_us``: nothing arrives before it."""
-
-    __slots__ = ("clear_us", "source", "target", "under_way", "waiting")
-
-    def __init__(self, source: str, target: str) -> None:
-        self.source = source
-        self.target = target
-        self.clear_us = 0
-        self.under_way = 0
-        self.waiting: deque[tuple[Callable[[list[Buffer]], None], list[Buffer]]] = deque()
-        """While the machines cannot reach each other."""
-
-
-class Loss:
-    """Messages between two machines that are lost until ``stop``. ``count``: how many were."""
-
-    def __init__(self, source: str, target: str, is_wanted: Callable[[list[Buffer]], bool]) -> None:
-        self.count = 0
-        self.is_over = False
-        self._way = (source, target)
-        self._is_wanted = is_wanted
-
-    def stop(self) -> None:
-        self.is_over = True
-
-    def takes(self, direction: Direction, frames: list[Buffer]) -> bool:
-        is_lost = not self.is_over and self._way == (direction.source, direction.target) and self._is_wanted(frames)
-        self.count += is_lost
-        return is_lost
-
-
 class Network:
     """Who listens where, who can reach whom, and what is under way."""
 
@@ -101,10 +54,11 @@ class Network:
         self._listeners: dict[str, Listener] = {}
         self._links: dict[int, tuple[Link, Caller]] = {}
         self._link_count = 0
-        self._blocked: set[tuple[str, str]] = set()
+        self._blocked: dict[tuple[str, str], int] = {}
+        """How many hold each way blocked."""
         self._clogged_until_us: dict[tuple[str, str], int] = {}
         self._dark: set[str] = set()
-        self._losses: list[Loss] = []
+        self._losses: list[MessageLoss] = []
 
     def listen(self, listener: Listener) -> None:
         self._listeners[listener.address] = listener
@@ -146,25 +100,42 @@ class Network:
         self._dark.discard(machine)
 
     def block(self, source: str, target: str) -> None:
-        """No message from one to the other until ``unblock``; links that need it break after SILENCE_US."""
-        self._blocked.add((source, target))
+        """No message from one to the other until each ``block`` has had its ``unblock``; links that need it break after SILENCE_US.
+        Raises UnknownMachine, as all do that take names."""
+        self.world.check_machines(source, target)
+        self._blocked[source, target] = self._blocked.get((source, target), 0) + 1
         self.world.after(SILENCE_US, self._break_blocked, source, target)
 
     def unblock(self, source: str, target: str) -> None:
-        self._blocked.discard((source, target))
+        self.world.check_machines(source, target)
+        held = self._blocked.pop((source, target), 0)
+        if held > 1:
+            self._blocked[source, target] = held - 1
         self._release()
 
+    def part(self, one: str, other: str) -> None:
+        """``block`` both ways, until ``join``."""
+        self.block(one, other)
+        self.block(other, one)
+
+    def join(self, one: str, other: str) -> None:
+        self.unblock(one, other)
+        self.unblock(other, one)
+
     def clog(self, source: str, target: str, duration_us: int) -> None:
-        """Nothing arrives for a while, then all of it, in order."""
-        self._clogged_until_us[source, target] = self.world.now_us + duration_us
+        """Nothing arrives for a while, then all of it, in order. The longest clog counts."""
+        self.world.check_machines(source, target)
+        until_us = self.world.now_us + duration_us
+        self._clogged_until_us[source, target] = max(until_us, self._clogged_until_us.get((source, target), 0))
 
     def mute(self, machine: str) -> None:
         """A process that was stopped answers no heartbeat either."""
         self.world.after(SILENCE_US, self._break_if_muted, machine)
 
-    def lose(self, source: str, target: str, is_wanted: Callable[[list[Buffer]], bool] = lambda _frames: True) -> Loss:
+    def lose(self, source: str, target: str, is_wanted: Callable[[list[Buffer]], bool] = lambda _frames: True) -> MessageLoss:
         """Lose every message from one to the other that ``is_wanted(frames)``, though their link holds."""
-        loss = Loss(source, target, is_wanted)
+        self.world.check_machines(source, target)
+        loss = MessageLoss(source, target, is_wanted)
         self._losses.append(loss)
         return loss
 
@@ -177,12 +148,13 @@ class Network:
 
     def break_links(self, machine: str) -> None:
         """All connections of a machine end, with all that is under way."""
+        self.world.check_machines(machine)
         for link, _ in self._links_of(lambda link: machine in {link.client, link.broker}):
             self._break(link)
 
     def send_to_broker(self, link: Link, frames: Sequence[Buffer]) -> bool:
         """False: its queue is full; nothing was taken."""
-        if link.to_broker.under_way >= QUEUE_MESSAGES_MAX:
+        if link.to_broker.under_way >= LINK_MESSAGES_MAX:
             return False
         self._send(link, link.to_broker, frames, lambda copies: self._deliver_to_broker(link, copies))
         return True
@@ -316,49 +288,6 @@ class Network:
 
     def _links_of(self, is_wanted: Callable[[Link], bool]) -> list[tuple[Link, Caller]]:
         return [(link, caller) for link, caller in self._links.values() if is_wanted(link)]
-
-
-class Caller:
-    """A client's side, as the network sees it."""
-
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.machine = process.name
-
-    @property
-    def is_paused(self) -> bool:
-        return self.process.is_paused
-
-    def on_connected(self, link: Link) -> None:
-        raise NotImplementedError
-
-    def on_lost(self, link: Link, reason: str) -> None:
-        raise NotImplementedError
-
-    def on_message(self, link: Link, frames: list[Buffer]) -> None:
-        raise NotImplementedError
-
-    def on_room(self, link: Link) -> None:
-        raise NotImplementedError
-
-
-class Listener:
-    """A broker's side, as the network sees it."""
-
-    def __init__(self, process: Process, machine: str, address: str) -> None:
-        self.process = process
-        self.machine = machine
-        self.address = address
-
-    @property
-    def is_paused(self) -> bool:
-        return self.process.is_paused
-
-    def on_message(self, source: bytes, frames: list[Buffer]) -> None:
-        raise NotImplementedError
-
-    def on_gone(self, source: bytes) -> None:
-        raise NotImplementedError
 
 
 def _machine_of(address: str) -> str:

@@ -80,7 +80,7 @@ def run(seed: int, omissions: Omissions | None = None, *, trouble_s: float = TRO
         return story.result(failure, perf_counter() - started)
     finally:
         marks.listener = None
-        story.cluster.close()
+        story.cluster.world.dispose()
         del story
         logging.disable(logging.NOTSET)
         if was_collecting:
@@ -116,6 +116,7 @@ class _Story:
             workload.read_all()
             self._check_histories()
             self._check_directories()
+            cluster.world.raise_unawaited()
         except Violation as violation:
             return f"invariant: {violation}"
         except SimBug as bug:

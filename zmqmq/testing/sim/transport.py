@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 
 from zmqmq.ports import Buffer
 from zmqmq.testing.sim.kernel import Process
-from zmqmq.testing.sim.network import Caller, Link, Listener, Network
+from zmqmq.testing.sim.links import Caller, Link, Listener
+from zmqmq.testing.sim.network import Network
 from zmqmq.transport.dealer import Connected, Drained, Fact, Lost, Received
 
 
