@@ -353,7 +353,7 @@ class Store:
         try:
             self._journal.sync()
         except OSError as error:
-            self._go_offline(f"the journal could not be synced: {error.strerror or error}")
+            self._go_offline(f"the journal could not be synced for a truncation: {error.strerror or error}")
         self.look_after_directory()
         if self.offline:
             failure = self._offline_error()
