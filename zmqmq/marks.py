@@ -34,6 +34,19 @@ Mark: TypeAlias = Literal[
     "request timed out",
     "fetch retried",
     "fetch waited",
+    "replica fetch of another epoch refused",
+    "replica parted from its leader",
+    "replica cut back",
+    "replica begins anew at the log start",
+    "corrupt replica begins anew",
+    "gap in the stream",
+    "beat shows a lost tail",
+    "damaged batches refused",
+    "replica fetch given up",
+    "beats missing",
+    "in-sync set shrinks",
+    "in-sync set grows",
+    "refused proposal voided",
 ]
 MARKS: Final[tuple[Mark, ...]] = get_args(Mark)
 
