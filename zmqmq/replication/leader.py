@@ -1,10 +1,12 @@
 """The leader of one partition: gives batches their place, knows how far they are safe, answers for it.
 
-Pure. Batches get their offsets in ``append``; the shell writes them in the same round and says
+Pure. Its followers' reports come in by ``on_report``; ``isr_change`` says whom it would have in sync, and ``set_leadership`` who is.
+Batches get their offsets in ``append``; the shell writes them in the same round and says
 ``on_written`` or ``on_append_failed``, later ``on_synced``. Receipts come out of ``take_receipts``.
 
 Three ends: ``next_offset`` (given out), ``log_end`` (written), ``synced_end`` (on this broker's disk), and the
-high watermark: what every in-sync replica holds, on disk under ``fsync``, and so what readers may see.
+high watermark: what every in-sync replica holds, on disk under ``fsync``, and so what readers may see. It moves only while
+the committed in-sync set has ``min_insync_replicas`` members, and never back.
 
 Invariant: log_start <= high_watermark <= log_end <= next_offset, and synced_end <= log_end.
 """
@@ -14,7 +16,7 @@ from __future__ import annotations
 import bisect
 from collections import deque
 from operator import attrgetter
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from msgspec import Struct
 
@@ -25,9 +27,16 @@ from zmqmq.marks import reached
 from zmqmq.model import PartitionId
 from zmqmq.ports import Buffer
 from zmqmq.producer_state import ProducerEntry, ProducerStates
+from zmqmq.replication.epochs import end_of_epoch, last_epoch
+from zmqmq.replication.insync import Growth, InSyncSet, Leadership, Progress
 from zmqmq.topic_config import TopicConfig
 from zmqmq.wire.replies import ProduceResult
 from zmqmq.wire.requests import ACKS_ALL
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from zmqmq.replication.messages import ReportEntry
 
 TAIL_BATCHES_MAX: Final = 32
 """Batches whose sizes are remembered, to tell a waiting reader how many bytes there are."""
@@ -36,20 +45,6 @@ PLENTY_BYTES: Final = 1 << 40
 Ticket: TypeAlias = Any
 """What the asker gave to ``append``; comes back with the receipt."""
 Receipt: TypeAlias = "tuple[Ticket, ProduceResult | ZmqmqError]"
-
-
-class Leadership(Struct, frozen=True):
-    """Under which epoch this broker leads, and with whom: ``isr`` names the in-sync replicas, itself included."""
-
-    epoch: int
-    isr: tuple[int, ...]
-
-
-class Progress(Struct):
-    """How far one replica is."""
-
-    end: int
-    synced_end: int
 
 
 class _Waiting(Struct, frozen=True, gc=False):
@@ -80,9 +75,12 @@ class PartitionLeader:
         "bytes_in",
         "bytes_out",
         "config",
+        "epoch_start",
         "epochs",
         "followers",
+        "growth",
         "high_watermark",
+        "in_sync",
         "last_append_ms",
         "leadership",
         "log_end",
@@ -96,10 +94,22 @@ class PartitionLeader:
         "synced_end",
     )  # fmt: skip
 
-    def __init__(self, partition: PartitionId, node_id: int, leadership: Leadership, config: TopicConfig, state: LogState) -> None:
+    def __init__(
+        self,
+        partition: PartitionId,
+        node_id: int,
+        leadership: Leadership,
+        config: TopicConfig,
+        state: LogState,
+        *,
+        high_watermark: int = 0,
+    ) -> None:
+        """``high_watermark`` is what this broker knew as a follower."""
         self.partition = partition
         self.node_id = node_id
         self.leadership = leadership
+        self.in_sync = InSyncSet(leadership)
+        self.growth = Growth()
         self.followers: dict[int, Progress] = {}
         self.epochs = list(state.epochs)
         self.producers = ProducerStates(state.producers)
@@ -107,7 +117,9 @@ class PartitionLeader:
         self.log_end = self.next_offset = state.log_end
         self.synced_end = state.synced_end
         self.last_append_ms = state.last_append_ms
-        self.high_watermark = state.log_start
+        self.epoch_start = state.log_end
+        known_end = state.synced_end if config.durability == "fsync" else state.log_end
+        self.high_watermark = max(state.log_start, min(high_watermark, known_end))
         self.messages_in = self.bytes_in = self.messages_out = self.bytes_out = 0
         self._seed = stamp_seed(partition)
         self._written: list[_Waiting] = []
@@ -223,11 +235,7 @@ class PartitionLeader:
 
     def end_of_epoch(self, epoch: int) -> tuple[int, int]:
         """The largest epoch <= ``epoch`` that the log holds, and its end; (-1, log start) if there is none."""
-        index = bisect.bisect_right(self.epochs, epoch, key=lambda start: start.epoch) - 1
-        if index < 0:
-            return -1, self.log_start
-        end = self.epochs[index + 1].offset if index + 1 < len(self.epochs) else self.log_end
-        return self.epochs[index].epoch, end
+        return end_of_epoch(self.epochs, epoch, self.log_start, self.log_end)
 
     def bytes_from(self, offset: int) -> int:
         """At least how many bytes a reader at ``offset`` would get; PLENTY_BYTES when it is far behind."""
@@ -241,17 +249,91 @@ class PartitionLeader:
                 return total
         return PLENTY_BYTES if offset < self.high_watermark else 0
 
+    @property
+    def last_epoch(self) -> int:
+        return last_epoch(self.epochs)
+
+    @property
+    def is_settled(self) -> bool:
+        """Everything that was in the log at the election is known to be committed. Before, nobody can say where the log ends."""
+        return self.high_watermark >= self.epoch_start
+
+    def on_report(self, node: int, report: ReportEntry, broker_epoch: int = -1) -> bool:
+        """How far a follower is, in its own words; the caller saw to it that they are its newest. Tells whether the high watermark moved.
+
+        Words of another leader epoch, of a stranger, or about a log that is longer than ours are dropped."""
+        is_member = node in self.leadership.replicas and node != self.node_id
+        if report.leader_epoch != self.leadership.epoch or not is_member or report.end > self.log_end:
+            return False
+        self.followers[node] = Progress(report.end, report.synced_end, report.high_watermark, report.log_start, broker_epoch)
+        return self._advance()
+
+    def forget(self, node: int) -> None:
+        """A follower began anew: nothing that it said before is true any more."""
+        self.followers.pop(node, None)
+
+    def set_leadership(self, leadership: Leadership) -> bool:
+        """What the metadata log says now, of the same leader epoch; who waits for a receipt goes on waiting. Tells whether the high
+        watermark moved."""
+        assert leadership.epoch == self.leadership.epoch
+        if leadership.partition_epoch < self.leadership.partition_epoch:
+            return False
+        self.leadership = leadership
+        self.in_sync.commit(leadership)
+        for node in [node for node in self.followers if node not in leadership.replicas]:
+            del self.followers[node]
+        return self._advance()
+
+    def isr_change(self, now_ms: int, alive: Mapping[int, int] | None = None) -> tuple[int, ...] | None:
+        """The in-sync set to ask the controller for, if it should be another one. It counts from now on. Only brokers of ``alive`` (node to
+        broker epoch; None: all) can join."""
+        self.growth.note(now_ms, self.log_end)
+        due = self.growth.due_end(now_ms)
+        isr = self.leadership.isr
+        members = self.leadership.replicas or isr
+        return self.in_sync.propose(
+            tuple(
+                node
+                for node in members
+                if node == self.node_id or (self._keeps_up(node, due) if node in isr else self.may_join(node, alive))
+            ),
+            now_ms,
+        )
+
+    def may_join(self, node: int, alive: Mapping[int, int] | None = None) -> bool:
+        """It holds, as safely as the topic asks, all that is committed, and all that was here when this epoch began."""
+        progress = self.followers.get(node)
+        if progress is None or (alive is not None and alive.get(node) != progress.broker_epoch):
+            return False
+        return self._safe_end(node) >= max(self.high_watermark, self.epoch_start)
+
+    def is_behind(self, node: int) -> bool:
+        return self._safe_end(node) < self.log_end
+
+    def differs(self, node: int) -> bool:
+        """A follower's last report is not the whole truth: it has to hear where the log ends, or to report again."""
+        progress = self.followers.get(node)
+        if progress is None or (self._is_fsync and progress.synced_end != self.log_end):
+            return True
+        return (progress.end, progress.high_watermark, progress.log_start) != (self.log_end, self.high_watermark, self.log_start)
+
     def move_start(self, log_start: int) -> None:
         """Records before ``log_start`` are gone."""
         self.log_start = max(self.log_start, log_start)
         self._check()
 
-    def _parting(self, offset: int, last_epoch: int) -> int | None:
+    def _keeps_up(self, node: int, due_end: int) -> bool:
+        progress = self.followers.get(node)
+        if progress is None:
+            return due_end < 0
+        return self._safe_end(node) >= due_end and progress.end >= self.high_watermark
+
+    def _parting(self, offset: int, epoch: int) -> int | None:
         """Where the reader's history leaves ours, None if it does not."""
-        if not self.epochs or last_epoch < self.epochs[0].epoch:
+        if not self.epochs or epoch < self.epochs[0].epoch:
             return None if not self.epochs or offset <= self.epochs[0].offset else self.epochs[0].offset
-        found, end = self.end_of_epoch(last_epoch)
-        if found == last_epoch and offset <= end:
+        found, end = self.end_of_epoch(epoch)
+        if found == epoch and offset <= end:
             return None
         return max(self.log_start, min(end, offset))
 
@@ -288,7 +370,7 @@ class PartitionLeader:
         """Move the high watermark as far as it may go, and answer who waited for it."""
         before = self.high_watermark
         if len(self.leadership.isr) >= self.config.min_insync_replicas:
-            self.high_watermark = max(before, min(self._safe_end(member) for member in self.leadership.isr))
+            self.high_watermark = max(before, min(self._safe_end(member) for member in self.in_sync.counted))
         self._resolve()
         self._check()
         return self.high_watermark > before

@@ -96,9 +96,12 @@ class ReportEntry(Struct, frozen=True, array_like=True, gc=False):
 
 
 class ReplicaReport(Struct, frozen=True, array_like=True, tag=42):
+    """``number`` rises with each report of a broker epoch: one that was overtaken is dropped."""
+
     node_id: int
     broker_epoch: int
     entries: list[ReportEntry]
+    number: int = 0
 
 
 ReplicaMessage: TypeAlias = ReplicaFetch | ReplicaBatches | ReplicaReport
