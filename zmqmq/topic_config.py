@@ -34,6 +34,7 @@ class TopicConfig(Struct, frozen=True):
     segment_ms: int = _WEEK_MS
     message_bytes_max: int = MESSAGE_BYTES_MAX
     min_insync_replicas: int = 1
+    unclean_election: bool = False
     compression: Literal["zstd", "none"] = "zstd"
 
 
@@ -66,6 +67,14 @@ def _bounded(parse: Callable[[str], int], low: int, high: int, *, unlimited: boo
     return checked
 
 
+def _truth(text: str) -> bool:
+    return _choice("true", "false")(text) == "true"
+
+
+def _format_truth(value: bool) -> str:
+    return "true" if value else "false"
+
+
 def _integer(text: str) -> int:
     try:
         return int(text)
@@ -91,7 +100,9 @@ SETTINGS: dict[str, Setting] = {
         Setting("message_bytes_max", _bounded(parse_bytes, 1, BATCH_BYTES_MAX - 4096), format_bytes, "1 to 4MiB less 4KiB",
                 "Largest record (key, value and headers) and so the smallest allowed batch limit."),
         Setting("min_insync_replicas", _bounded(_integer, 1, 255), str, "1 to the number of replicas",
-                "Fewer in-sync replicas than this: writes are refused."),
+                "Fewer in-sync replicas than this: writes are refused. A topic of several replicas is created with a majority of them."),
+        Setting("unclean_election", _truth, _format_truth, "true or false",
+                "A replica that may lack acknowledged records may lead when no other is left: losing them instead of waiting."),
         Setting("compression", _choice("zstd", "none"), str, "zstd or none",
                 "What producers compress batches with unless they are told otherwise."),
     )

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from zmqmq.errors import InvalidConfig, InvalidRecord, TopicExists, UnknownTopic, UnsupportedVersion
-from zmqmq.metadata.controller import PRODUCER_ID_BLOCK, ClusterLimits, Controller, place
+from zmqmq.metadata.controller import PRODUCER_ID_BLOCK, ClusterLimits, Controller
+from zmqmq.metadata.decisions.placement import place
 from zmqmq.metadata.image import ClusterImage, apply
 from zmqmq.metadata.records import (
     Assignment,
@@ -200,7 +201,7 @@ def test_producer_id_blocks_never_overlap() -> None:
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(1, 9), st.integers(0, 100))
 def test_placement_is_even_and_never_puts_two_replicas_on_one_broker(brokers: int, partitions: int, replicas: int, first: int) -> None:
     replicas = min(replicas, brokers)
-    placed = place(list(range(brokers)), partitions, replicas, first)
+    placed = place(dict.fromkeys(range(brokers), ""), partitions, replicas, first)
     leads = [0] * brokers
     for assignment in placed:
         assert len(set(assignment.replicas)) == replicas

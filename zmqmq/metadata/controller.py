@@ -10,10 +10,15 @@ import difflib
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from msgspec import Struct
 
 from zmqmq.errors import InvalidConfig, LocalProtocolError, Throttled, TopicExists, UnknownTopic, ZmqmqError
-from zmqmq.metadata.image import ClusterImage, apply
+from zmqmq.metadata.decisions.decision import Decision
+from zmqmq.metadata.decisions.internal import REPLICATION_DEFAULT_MAX, majority
+from zmqmq.metadata.decisions.placement import place
+from zmqmq.metadata.decisions.settling import Changes, settle
+from zmqmq.metadata.image import ClusterImage, PartitionImage, apply
 from zmqmq.metadata.records import (
     Assignment,
     BrokerRegistered,
@@ -30,10 +35,11 @@ from zmqmq.wire.requests import AlterTopic, CreateTopic, DeleteTopic
 if TYPE_CHECKING:
     from zmqmq.ports import Random
 
+__all__ = ["PRODUCER_ID_BLOCK", "ClusterLimits", "Controller", "Decision", "unknown_topic"]
+
 TOPIC_ID_BYTES: Final = 16
 PRODUCER_ID_BLOCK: Final = 1_000
 """Producer ids reserved by one record; those of a block that were not given out are lost when the broker ends."""
-REPLICATION_DEFAULT_MAX: Final = 3
 _SIMILAR_MAX: Final = 3
 _SIMILAR_CANDIDATES_MAX: Final = 100
 """Names compared; a comparison of long ones takes 0.1 ms, and the loop waits for it."""
@@ -48,14 +54,6 @@ class ClusterLimits(Struct, frozen=True):
     topics_max: int = 20_000
     partitions_max: int = 100_000
     topic_partitions_max: int = PARTITIONS_MAX
-
-
-class Decision(Struct, frozen=True):
-    """Records to commit before the answer, or why not. No records and no error: all is as asked already."""
-
-    records: tuple[MetadataRecord, ...] = ()
-    topic_id: bytes = b""
-    error: ZmqmqError | None = None
 
 
 def unknown_topic(name: str, image: ClusterImage) -> UnknownTopic:
@@ -75,20 +73,13 @@ def create_topic(request: CreateTopic, image: ClusterImage, topic_id: bytes, lim
             return Decision(error=TopicExists(f"topic {name!r} exists", hint="choose another name, or create with exist_ok=True"))
         partition_count = _partition_count(request.partitions, image, limits)
         replica_count = _replica_count(request.replication_factor, image)
-        _check_settings(parse_config(request.config), replica_count)
+        config = _safe_config(request.config, replica_count)
+        settings = parse_config(config)
+        _check_settings(settings, replica_count)
     except ZmqmqError as error:
         return Decision(error=error)
-    partitions = place(sorted(image.brokers), partition_count, replica_count, first=image.partition_count)
-    return Decision((TopicCreated(topic_id, name, partitions, request.config),), topic_id)
-
-
-def place(brokers: list[int], partition_count: int, replica_count: int, first: int) -> list[Assignment]:
-    """Replicas in turn over the brokers, starting where the last topic ended; the first one leads."""
-    placed = []
-    for partition in range(partition_count):
-        replicas = tuple(brokers[(first + partition + i) % len(brokers)] for i in range(replica_count))
-        placed.append(Assignment(replicas, replicas, replicas[0]))
-    return placed
+    partitions = _place(image, partition_count, replica_count, settings)
+    return Decision((TopicCreated(topic_id, name, partitions, config),), topic_id)
 
 
 def alter_topic(request: AlterTopic, image: ClusterImage) -> Decision:
@@ -99,12 +90,19 @@ def alter_topic(request: AlterTopic, image: ClusterImage) -> Decision:
     try:
         defaults = describe_config(TopicConfig())
         parse_config({name: defaults.get(name, "") for name in request.unset})
-        _check_settings(parse_config(config), max(len(partition.replicas) for partition in topic.partitions))
+        config = _safe_config(config, max(len(partition.replicas) for partition in topic.partitions))
+        settings = parse_config(config)
+        _check_settings(settings, max(len(partition.replicas) for partition in topic.partitions))
     except ZmqmqError as error:
         return Decision(error=error)
     if config == topic.config:
         return Decision(topic_id=topic.topic_id)
-    return Decision((TopicAltered(topic.topic_id, config),), topic.topic_id)
+    # With a lower minimum the in-sync set commits without those who left it, so they must not stay eligible.
+    changes = Changes(image.brokers)
+    altered = msgspec.structs.replace(topic, config=config, settings=settings)
+    for number in range(len(topic.partitions)):
+        changes.settle(altered, number)
+    return Decision((TopicAltered(topic.topic_id, config), *changes.records), topic.topic_id, unclean=tuple(changes.unclean))
 
 
 def delete_topic(request: DeleteTopic, image: ClusterImage) -> Decision:
@@ -129,11 +127,30 @@ def _partition_count(asked: int, image: ClusterImage, limits: ClusterLimits) -> 
 
 
 def _replica_count(asked: int, image: ClusterImage) -> int:
-    brokers = len(image.brokers)
+    brokers = sum(not broker.is_draining for broker in image.brokers.values())
     count = asked or min(REPLICATION_DEFAULT_MAX, brokers)
     if not 1 <= count <= brokers:
         raise InvalidConfig(f"replication factor must be 1 to {brokers}, the number of brokers, got {asked}")
     return count
+
+
+def _safe_config(config: dict[str, str], replica_count: int) -> dict[str, str]:
+    """What was asked for; a topic of several replicas needs a majority of them for a write unless another number was."""
+    if replica_count == 1 or "min_insync_replicas" in config:
+        return config
+    return config | {"min_insync_replicas": str(majority(replica_count))}
+
+
+def _place(image: ClusterImage, partition_count: int, replica_count: int, settings: TopicConfig) -> list[Assignment]:
+    """On brokers that run; where those are too few, on fenced ones too, which take part when they are back."""
+    running = {node: broker.rack for node, broker in image.brokers.items() if broker.is_active}
+    staying = {node: broker.rack for node, broker in image.brokers.items() if not broker.is_draining}
+    placed = place(running if len(running) >= replica_count else staying, partition_count, replica_count, image.partition_count)
+    if len(running) >= replica_count:
+        return placed
+    images = (PartitionImage(each.leader, 0, 0, each.replicas, each.isr, ()) for each in placed)
+    settled = (settle(each, image.brokers, settings).partition for each in images)
+    return [Assignment(each.replicas, each.isr, each.leader, each.eligible) for each in settled]
 
 
 def _check_settings(settings: TopicConfig, replica_count: int) -> None:
@@ -144,15 +161,22 @@ def _check_settings(settings: TopicConfig, replica_count: int) -> None:
 class Controller:
     """The committed image, the overlay, and what comes out of deciding on both.
 
-    Invariant: ``pending`` equals ``committed`` with the records of the open proposals applied.
+    Invariant: ``pending`` equals ``committed`` with the records of the open proposals applied, in their order.
     """
 
     def __init__(self, limits: ClusterLimits, random: Random) -> None:
         self.committed = ClusterImage()
         self.pending = self.committed
-        self._open: dict[int, tuple[MetadataRecord, ...]] = {}
+        self._open: dict[int, tuple[tuple[MetadataRecord, ...], ClusterImage]] = {}
+        """Records of each open proposal, and ``pending`` with them."""
+        self._proposal_id = 0
         self._limits = limits
         self._random = random
+
+    def fresh_proposal_id(self) -> int:
+        """A number that no other proposal of this process has."""
+        self._proposal_id += 1
+        return self._proposal_id
 
     def decide(self, request: CreateTopic | AlterTopic | DeleteTopic) -> Decision:
         match request:
@@ -175,25 +199,38 @@ class Controller:
         return Decision((ProducerIdsAllocated(node_id, broker.broker_epoch, end),))
 
     def on_proposed(self, proposal_id: int, records: tuple[MetadataRecord, ...]) -> None:
-        self._open[proposal_id] = records
         self.pending = apply(self.pending, records)
+        self._open[proposal_id] = (records, self.pending)
 
     def on_committed(self, proposal_id: int, records: tuple[MetadataRecord, ...]) -> ClusterImage:
         """The next committed image. Replayed records come this way too, without having been proposed."""
-        self._open.pop(proposal_id, None)
-        self.committed = apply(self.committed, records)
-        if not self._open:
-            self.pending = self.committed
+        is_next = next(iter(self._open), None) == proposal_id
+        _, after = self._open.pop(proposal_id, (records, self.pending))
+        if is_next and after.index == self.committed.index + len(records):
+            self.committed = after
+        else:
+            self.committed = apply(self.committed, records)
+            self._rebase()
         self._check()
         return self.committed
 
     def on_refused(self, proposal_id: int) -> None:
         """The proposal is in no log; decisions must not see it any more."""
         self._open.pop(proposal_id, None)
-        self.pending = self.committed
-        for records in self._open.values():
-            self.pending = apply(self.pending, records)
+        self._rebase()
         self._check()
+
+    def on_lost(self) -> None:
+        """Somebody else decides now: nothing that was proposed here counts until it is committed."""
+        self._open.clear()
+        self._rebase()
+        self._check()
+
+    def _rebase(self) -> None:
+        self.pending = self.committed
+        for proposal_id, (records, _) in self._open.items():
+            self.pending = apply(self.pending, records)
+            self._open[proposal_id] = (records, self.pending)
 
     def _fresh_topic_id(self) -> bytes:
         while True:
@@ -203,3 +240,4 @@ class Controller:
 
     def _check(self) -> None:
         assert self.committed.index <= self.pending.index
+        assert self._open or self.pending is self.committed
