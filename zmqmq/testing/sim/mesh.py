@@ -169,8 +169,8 @@ class _MeshWay(_Way):
 class SimMesh(Listener):
     """Implements ``ports.Mesh``. ``wake`` is called when there is something to take. ``random`` is its own stream."""
 
-    def __init__(self, network: Network, process: Process, machine: str, address: str, wake: Callable[[], None], random: Random) -> None:
-        super().__init__(process, machine, address)
+    def __init__(self, network: Network, process: Process, address: str, *, wake: Callable[[], None], random: Random) -> None:
+        super().__init__(process, process.name, address)
         self.dropped_count = 0
         self._network = network
         self._wake = wake
@@ -279,10 +279,10 @@ class _StreamWay(_Way):
 class SimStream(Listener):
     """Implements ``ports.Stream``; the rest as ``SimMesh``."""
 
-    def __init__(self, network: Network, process: Process, machine: str, address: str, wake: Callable[[], None], random: Random) -> None:
-        super().__init__(process, machine, address)
+    def __init__(self, network: Network, process: Process, address: str, *, wake: Callable[[], None], random: Random) -> None:
+        super().__init__(process, process.name, address)
         self.dropped_count = 0
-        self.feed = Feed(network, machine)
+        self.feed = Feed(network, process.name)
         self._network = network
         self._wake = wake
         self._random = random
