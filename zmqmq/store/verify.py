@@ -8,15 +8,18 @@ stays. What is half done in its journal is work under way, and no finding.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeVar
 
+import msgspec
 from msgspec import Struct, field
 
 from zmqmq.batch import BatchHeader, check_body, check_stamp, parse_header, stamp_seed
 from zmqmq.errors import CorruptLog, DataDirLocked, InvalidConfig, InvalidRecord, UnsupportedVersion, ZmqmqError
 from zmqmq.model import PartitionId
 from zmqmq.store import formats, index, replay
+from zmqmq.store.cuts import Cuts, decode_truncate, find_cuts
 from zmqmq.store.files import disk_error, read_file, read_range
 from zmqmq.store.formats import INDEX_ENTRY_BYTES, IndexEntry, index_seed
 from zmqmq.store.identity import load_identity
@@ -50,6 +53,8 @@ T = TypeVar("T")
 
 SCAN_BYTES: Final = 1 << 20
 _INDEX_BYTES_MAX: Final = 16 << 20
+_UNTIL_END: Final = -1
+"""For the position where a truncated log's newest segment ends, which only its batches tell."""
 JUDGEMENTS_MAX: Final = 8
 """Looks at a part that a broker changes, before it is left unjudged."""
 
@@ -252,6 +257,20 @@ def _is_fine(findings: Sequence[Finding]) -> bool:
     return all(finding.severity == "note" for finding in findings)
 
 
+def _without_cuts(entry: PartitionEntry, cuts: Cuts | None, bases: Sequence[int]) -> PartitionEntry:
+    """What is left of a checkpoint's partition: files may be shorter than it says, or hold other records behind that."""
+    if cuts is None:
+        return entry
+    if cuts.reset_start is not None:
+        start = cuts.reset_start
+        return PartitionEntry(*entry.partition_id, start, start, start, 0, 0, 0, -1, -1, -1)
+    if cuts.bound >= entry.log_end:
+        return entry
+    base = max([base for base in bases if base < cuts.bound], default=cuts.bound)
+    position = _UNTIL_END if base < cuts.bound and cuts.bound > entry.log_start else 0
+    return msgspec.structs.replace(entry, log_end=cuts.bound, base=base, position=position)
+
+
 class _Checker:
     def __init__(self, disk: Disk, root: str) -> None:
         self.disk = disk
@@ -260,6 +279,8 @@ class _Checker:
         self.first_sequence = 0
         self.entries: dict[PartitionId, PartitionEntry] = {}
         """What the checkpoint says, as of the last look."""
+        self.cuts: dict[PartitionId, Cuts] = {}
+        """What the journal took back of that, as of the last look."""
         self.journal_ends: dict[PartitionId, int] = {}
 
     def run(self, on_progress: Callable[[PartitionCheck], None] | None) -> Verification:
@@ -308,6 +329,20 @@ class _Checker:
         deleted = {topic_of_directory(name) for name in self.disk.listdir(join(self.root, LOGS)) if name.endswith(DELETED)}
         self.first_sequence = manifest.first_sequence
         self.entries = {entry.partition_id: entry for entry in entries if entry.topic_id not in deleted}
+        self.cuts = self._look_for_cuts()
+
+    def _look_for_cuts(self) -> dict[PartitionId, Cuts]:
+        """None in a journal that is damaged, which another check tells."""
+        names = [journal_path(self.root, slot) for slot in (0, 1)]
+        with ExitStack() as stack:
+            files: list[File] = []
+            try:
+                for name in names:
+                    files.append(self.disk.open(name, write=False))
+                    stack.callback(files[-1].close)
+                return find_cuts(files, replay.scan(files, names, self.first_sequence).entries)
+            except (FileNotFoundError, CorruptLog, ValueError):
+                return {}
 
     def _check_strangers(self, known: Collection[PartitionId]) -> None:
         for partition, path in segment_paths(self.disk, self.root):
@@ -365,6 +400,12 @@ class _Checker:
             for item in formats.items_of(replay.read_entry(file, entry), entry.header):
                 if item.kind == formats.ITEM_APPEND:
                     self._check_item(item)
+                elif item.kind == formats.ITEM_TRUNCATE:
+                    self.journal_ends[item.partition] = decode_truncate(item)[0]
+                elif item.kind == formats.ITEM_RESET:
+                    self.journal_ends[item.partition] = formats.decode_cut(item)[0]
+                elif item.kind not in {formats.ITEM_LOG_START, formats.ITEM_SAVED}:
+                    raise ValueError(f"item of kind {item.kind}")
         except (ValueError, InvalidRecord, UnsupportedVersion) as error:
             self._add("error", name, entry.position, f"the entry there does not decode: {error}")
 
@@ -384,13 +425,14 @@ class _Checker:
             return None
         if entry is None:
             entry = PartitionEntry(*partition, 0, 0, 0, 0, 0, 0, -1, -1, -1)
-        journal_end = max(entry.log_end, self.journal_ends.get(partition, 0))
-        check = PartitionCheck(partition, entry.log_start, entry.log_end, journal_end)
         directory = partition_directory(self.root, partition)
-        if entry.error:
-            self._add("error", directory, 0, f"out of service: {entry.error}")
         names = _names_in(self.disk, directory)
         bases = [base for name in names if (base := segment_base(name)) is not None]
+        entry = _without_cuts(entry, self.cuts.get(partition), bases)
+        journal_end = max(entry.log_end, self.journal_ends.get(partition, 0))
+        check = PartitionCheck(partition, entry.log_start, entry.log_end, journal_end)
+        if entry.error:
+            self._add("error", directory, 0, f"out of service: {entry.error}")
         for name in names:
             if name.endswith(RESCUE):
                 self._add("note", join(directory, name), 0, "holds batches that could not go into their damaged segment")
@@ -424,7 +466,8 @@ class _Checker:
                 if is_active and size < entry.position:
                     self._add("error", path, size, f"{path} ends at {size}, {entry.position} bytes of it were synced")
                     continue
-                self._check_segment(file, path, check, entry, base, size=entry.position if is_active else size, end=end)
+                size = entry.position if is_active and entry.position != _UNTIL_END else size
+                self._check_segment(file, path, check, entry, base, size=size, end=end)
             finally:
                 file.close()
 
@@ -435,6 +478,7 @@ class _Checker:
         indexed, reached = 0, base
         seed = stamp_seed(check.partition)
         check.segment_count += 1
+        is_cut = base == entry.base and entry.position == _UNTIL_END
         try:
             for place in walk(file, path, seed, position=0, end=size, offset=base, with_bodies=True, chunk_bytes=SCAN_BYTES):
                 header = parse_header(place.data, place.at)
@@ -446,12 +490,14 @@ class _Checker:
                 check.bytes += header.length
                 check.uncompressed_bytes += header.uncompressed_bytes
                 reached = header.end_offset
+                if reached == end and is_cut:
+                    break
         except CorruptLog as error:
             self._add_error(error, path)
             return
         if reached != end:
             self._add("error", path, size, f"{path} ends with offset {reached}, the log goes on at {end}: records are missing")
-        count = entry.index_entries if base == entry.base else None
+        count = len(expected) if is_cut else entry.index_entries if base == entry.base else None
         self._check_index(index_path(path), index_seed(check.partition, base), expected, count)
         check.index_entries += len(expected)
 
