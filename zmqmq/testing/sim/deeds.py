@@ -10,14 +10,13 @@ from functools import partial
 from typing import Final
 
 from zmqmq.batch import HEADER_BYTES
-from zmqmq.model import METADATA_PARTITION
-from zmqmq.store.layout import join, segment_base
 from zmqmq.testing.sim.broker import SimBroker, State
 from zmqmq.testing.sim.chance import log_uniform
 from zmqmq.testing.sim.cluster import Cluster
 from zmqmq.testing.sim.disk import CAPACITY_BYTES, Fault
 from zmqmq.testing.sim.disk_nodes import FileNode
 from zmqmq.testing.sim.kernel import US_PER_S
+from zmqmq.testing.sim.rot import sealed_segments
 
 PAUSE_S: Final = (0.05, 30.0)
 APART_S: Final = (0.05, 12.0)
@@ -225,7 +224,7 @@ class Deeds:
         file is restored before the end, and the broker started again. Active segments are left alone: what recovery could not
         write again because of the damage would wait beside them for somebody who knows."""
         broker, seconds = self._any_broker(dice), log_uniform(dice, ROT_S)
-        sealed = [each for each in _sealed_segments(broker) if each[1] not in self._rotten]
+        sealed = [each for each in sealed_segments(broker) if each[1] not in self._rotten]
         if not sealed:
             return ""
         path, node = sealed[dice.randrange(len(sealed))]
@@ -278,18 +277,3 @@ def _watermarks(broker: SimBroker) -> int:
 
 def _log_starts(broker: SimBroker) -> int:
     return 0 if broker.loop is None else sum(leader.log_start for leader in broker.loop.node.partitions)
-
-
-def _sealed_segments(broker: SimBroker) -> list[tuple[str, FileNode]]:
-    """Those that rot may strike: files of topics behind which their partition has a newer one."""
-    metadata = join("logs", METADATA_PARTITION.topic_id.hex())
-    found: list[tuple[str, FileNode]] = []
-    before: tuple[str, FileNode] | None = None
-    for path, node in broker.disk.tree.files():
-        directory, _, name = path.rpartition("/")
-        if segment_base(name) is None or metadata in path or ".deleted/" in path:
-            continue
-        if before is not None and before[0].startswith(directory + "/") and min(before[1].content.size, before[1].durable.size):
-            found.append(before)
-        before = path, node
-    return found
