@@ -215,8 +215,10 @@ class Controller:
         return self.committed
 
     def on_refused(self, proposal_id: int) -> None:
-        """The proposal is in no log; decisions must not see it any more."""
-        self._open.pop(proposal_id, None)
+        """The proposal is in no log, nor are those after it, whose indexes counted on it: decisions must not see them any more."""
+        opened = list(self._open)
+        for doomed in opened[opened.index(proposal_id) :] if proposal_id in self._open else ():
+            del self._open[doomed]
         self._rebase()
         self._check()
 
