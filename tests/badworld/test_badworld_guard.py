@@ -54,7 +54,7 @@ def test_connections_beyond_the_bound_are_cut_and_those_that_said_something_stay
 
 
 def test_a_connection_that_says_nothing_in_time_is_cut(router: Router, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "STRANGER_S_MAX", 0.1)
+    monkeypatch.setattr(router.transport._guard, "_stranger_s_max", 0.1)
     with peer(router.port) as silent:
         router.turn_until(lambda: router.transport.cut_count == 1, "it is cut")
         assert b"" in iter(lambda: silent.recv(1000), None)

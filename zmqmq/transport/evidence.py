@@ -17,7 +17,9 @@ from msgspec import Struct
 
 ASK_S_MAX: Final = 1.0
 """For so long after a connection ended."""
-ASK_AGAIN_S: Final = 0.02
+ASK_AGAIN_S: Final = 0.005
+ASK_AGAIN_S_MAX: Final = 0.04
+"""The pause between two tries, which doubles."""
 _UNDER_WAY: Final = frozenset({errno.EINPROGRESS, errno.EALREADY})
 _REFUSED: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
 """ENOENT: the file of an ipc address is gone."""
@@ -67,6 +69,7 @@ class Inquiry:
         self._selector = selector
         self._until_s = now_s + ASK_S_MAX
         self._next_s = now_s
+        self._pause_s = ASK_AGAIN_S
         self._socket: socket.socket | None = None
 
     def next_s(self) -> float:
@@ -81,7 +84,8 @@ class Inquiry:
             code = self._socket.connect_ex(self._place.name)  # the first begins, the others tell what became of it
             if code not in _UNDER_WAY:
                 self.close()
-                self._next_s = now_s + ASK_AGAIN_S
+                self._next_s = now_s + self._pause_s
+                self._pause_s = min(2 * self._pause_s, ASK_AGAIN_S_MAX)
             if code in _REFUSED:
                 return True
         if now_s < self._until_s:
