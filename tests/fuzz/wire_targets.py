@@ -29,6 +29,12 @@ REQUESTS: Final = (
     requests.GetStats(10, 500),
     requests.InitProducer(11, 500, 7, 1),
     requests.Ping(12, 500),
+    requests.GetCluster(13, 500),
+    requests.MoveLeaders(14, 500, [requests.LeaderMove("t", 1, 2)], balance=True),
+    requests.Reassign(15, 500, [requests.ReplicaMove("t", 1, [1, 2])], cancel=True),
+    requests.DrainBroker(16, 500, 1),
+    requests.RemoveBroker(17, 500, 1),
+    requests.GetEvents(18, 500, 7, ["isr-shrink"], 100),
 )
 REPLIES: Final = (
     *(replies.ErrorReply(1, msgspec.structs.replace(FAULT, code=code)) for code in (1, 15, 30, 41, 47, 999)),
@@ -49,6 +55,13 @@ REPLIES: Final = (
     ),
     replies.InitProducerReply(11, 5, 0),
     replies.PingReply(12),
+    replies.ClusterReply(
+        13, "cluster", 1, 2, 3, 9, [1, 2], [3], [replies.BrokerStatus(1, "tcp://h:1", "tcp://h:2", "r", "zmqmq", 4, *(False, True), 1, 2, 1)],
+        *range(7), [replies.PartitionStatus("t", 0, -1, 3, [1, 2], [1], 2)],
+        [replies.PartitionStatus("t", 1, 1, 3, [1, 2], [1], 2, [2], [1])],
+    ),
+    replies.ChangedReply(14, 1, [replies.PartitionStatus("t", 0, 1, 3, [1, 2], [1], 2)]),
+    replies.EventsReply(18, 1, 3, 9, [replies.Event(9, 1_700_000_000_000, "isr-shrink", "t", 0, 1, "[1,2] to [1]")]),
 )  # fmt: skip
 
 

@@ -15,14 +15,16 @@ from zmqmq import __version__
 from zmqmq.broker.connections import Connection, Connections
 from zmqmq.broker.dispatch import Dispatch, Now
 from zmqmq.broker.ends import EndsDesk
+from zmqmq.broker.events import EventsDesk
 from zmqmq.broker.fetch import FetchDesk
 from zmqmq.broker.limits import BrokerLimits
 from zmqmq.broker.partitions import Logs, Partitions
 from zmqmq.broker.produce import ProduceDesk, offline_error
 from zmqmq.broker.stats import Gauges, stats_reply
+from zmqmq.broker.status import Quorum, cluster_reply
 from zmqmq.broker.topics import TopicDesk
 from zmqmq.effects import Append, Effect
-from zmqmq.errors import Fenced, UnsupportedVersion, ZmqmqError
+from zmqmq.errors import Fenced, InvalidConfig, UnsupportedVersion, ZmqmqError
 from zmqmq.metadata.controller import Controller
 from zmqmq.metadata.local import LocalLog
 from zmqmq.model import METADATA_PARTITION, PartitionId
@@ -35,14 +37,20 @@ from zmqmq.wire.requests import (
     CreateTopic,
     DeleteRecords,
     DeleteTopic,
+    DrainBroker,
     Fetch,
+    GetCluster,
+    GetEvents,
     GetMetadata,
     GetStats,
     Hello,
     InitProducer,
     ListOffsets,
+    MoveLeaders,
     Ping,
     Produce,
+    Reassign,
+    RemoveBroker,
     Request,
 )
 
@@ -94,6 +102,7 @@ class Node:
         self._produce = ProduceDesk(limits, self.partitions, self._dispatch)
         self._fetch = FetchDesk(limits, self.partitions, self._dispatch)
         self._ends = EndsDesk(limits, self.partitions, self._dispatch)
+        self._events = EventsDesk(identity.node_id, self._dispatch)
 
     def __repr__(self) -> str:
         return f"Node({self.identity.node_id} ready={self.is_ready} topics={len(self.partitions.image.topics)} {self._log!r})"
@@ -192,6 +201,7 @@ class Node:
         """The peer is not there any more, and everything that it sent was handed in."""
         self._connections.gone(source)
         self._fetch.on_gone(source)
+        self._events.on_gone(source)
 
     def on_fetched(self, partition: PartitionId, message_count: int, size_bytes: int) -> None:
         leader = self.partitions.opened(partition)
@@ -201,9 +211,11 @@ class Node:
 
     def on_tick(self, now: Now) -> None:
         self._fetch.on_tick(now)
+        self._events.on_tick(now)
 
     def next_deadline_ms(self) -> int | None:
-        return self._fetch.next_deadline_ms()
+        deadlines = (self._fetch.next_deadline_ms(), self._events.next_deadline_ms())
+        return min((each for each in deadlines if each is not None), default=None)
 
     def take_effects(self, now: Now) -> list[Effect]:
         """What to perform now, in order: appends first."""
@@ -225,6 +237,8 @@ class Node:
         self._produce.on_receipts(receipts, now)
         advanced = self.partitions.take_advanced()
         self._fetch.on_advanced(advanced, now)
+        if self.is_ready:
+            self._events.look(self.partitions.image, now)
         self._is_settled = not (events or receipts or advanced)
 
     def _on_hello(self, source: bytes, request: Hello, _payload: Sequence[Buffer], now: Now) -> None:
@@ -288,6 +302,31 @@ class Node:
         )
         self._dispatch.reply(source, reply)
 
+    def _on_cluster(self, source: bytes, request: GetCluster, _payload: Sequence[Buffer], now: Now) -> None:
+        self._heard(source, now)
+        node_id = self.identity.node_id
+        reply = cluster_reply(
+            request.correlation_id,
+            self.partitions.image,
+            cluster_id=self.identity.cluster_id,
+            node_id=node_id,
+            quorum=Quorum(node_id, self._log.epoch, (node_id,)),
+        )
+        self._dispatch.reply(source, reply)
+
+    def _on_events(self, source: bytes, request: GetEvents, _payload: Sequence[Buffer], now: Now) -> None:
+        self._heard(source, now)
+        self._events.ask(source, request, now)
+
+    def _on_operate(
+        self, source: bytes, _request: MoveLeaders | Reassign | DrainBroker | RemoveBroker, _payload: Sequence[Buffer], now: Now
+    ) -> None:
+        self._heard(source, now)
+        raise InvalidConfig(
+            f"broker {self.identity.node_id} is a cluster of its own: there is nobody to move anything to",
+            hint="start a cluster with  zmqmq dev -n 3  or with  zmqmq serve --peers",
+        )
+
     def _heard(self, source: bytes, now: Now) -> Connection:
         return self._connections.heard(source, now.ms)
 
@@ -304,4 +343,10 @@ class Node:
         GetStats: ("stats", _on_stats),
         InitProducer: ("init_producer", _on_init_producer),
         Ping: ("ping", _on_ping),
+        GetCluster: ("cluster", _on_cluster),
+        GetEvents: ("events", _on_events),
+        MoveLeaders: ("move_leaders", _on_operate),
+        Reassign: ("reassign", _on_operate),
+        DrainBroker: ("drain_broker", _on_operate),
+        RemoveBroker: ("remove_broker", _on_operate),
     }

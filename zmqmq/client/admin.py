@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Concatenate, ParamSpec, TypeVar
 
-from zmqmq.client import operations
+from zmqmq.client import operating, operations
 from zmqmq.client.asking import Asker
 from zmqmq.client.operations import Cluster, Offsets, Partition, Pong, Topic
 from zmqmq.client.steps import Steps, shown_as
@@ -42,6 +42,15 @@ class Admin:
     brokers = _waiting(operations.brokers)
     stats = _waiting(operations.stats)
     ping = _waiting(operations.ping)
+
+    describe_cluster = _waiting(operating.describe_cluster)
+    events = _waiting(operating.events)
+    move_leaders = _waiting(operating.move_leaders)
+    balance_leaders = _waiting(operating.balance_leaders)
+    reassign = _waiting(operating.reassign)
+    cancel_reassign = _waiting(operating.cancel_reassign)
+    drain_broker = _waiting(operating.drain_broker)
+    remove_broker = _waiting(operating.remove_broker)
 
 
 __all__ = ["Admin", "Cluster", "Offsets", "Partition", "Pong", "Topic"]

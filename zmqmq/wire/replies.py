@@ -222,6 +222,91 @@ class PingReply(_Reply, frozen=True, array_like=True, tag=12):
     pass
 
 
+class BrokerStatus(Struct, frozen=True, array_like=True):
+    """A registered broker. ``in_sync`` of the ``replicas`` that it keeps are in sync; ``leaders`` of them it leads."""
+
+    node_id: int
+    endpoint: str
+    control: str
+    rack: str
+    software: str
+    broker_epoch: int
+    is_fenced: bool
+    is_draining: bool
+    leaders: int
+    replicas: int
+    in_sync: int
+
+
+class PartitionStatus(Struct, frozen=True, array_like=True):
+    """Who keeps a partition; ``adding`` and ``removing`` are empty unless its replicas move."""
+
+    topic: str
+    partition: int
+    leader: int
+    leader_epoch: int
+    replicas: list[int]
+    isr: list[int]
+    min_insync: int
+    adding: list[int] = []
+    removing: list[int] = []
+
+
+class ClusterReply(_Reply, frozen=True, array_like=True, tag=13):
+    """``node_id`` is the broker that answers, ``metadata_index`` how far it has come; ``controller`` is -1 when it knows of none.
+
+    ``under_replicated``, ``under_min``, ``leaderless``, ``moving`` and ``not_preferred`` (led by another than the first replica) are
+    numbers of partitions. ``troubled`` lists those of the first three kinds, ``reassigning`` those that move, the first ones each.
+    """
+
+    cluster_id: str
+    node_id: int
+    controller: int
+    controller_epoch: int
+    metadata_index: int
+    voters: list[int]
+    observers: list[int]
+    brokers: list[BrokerStatus]
+    topics: int
+    partitions: int
+    under_replicated: int
+    under_min: int
+    leaderless: int
+    moving: int
+    not_preferred: int
+    troubled: list[PartitionStatus] = []
+    reassigning: list[PartitionStatus] = []
+
+
+class ChangedReply(_Reply, frozen=True, array_like=True, tag=14):
+    """Of MoveLeaders, Reassign, DrainBroker and RemoveBroker: committed. So many partitions changed, the first ones as they are now."""
+
+    count: int
+    partitions: list[PartitionStatus] = []
+
+
+class Event(Struct, frozen=True, array_like=True):
+    """Something that changed in the cluster. ``number`` is the metadata index at which it was seen, so that numbers mean the same
+    on every broker; several events may share one. ``topic`` is empty, ``partition`` and ``node_id`` are -1, where they say nothing."""
+
+    number: int
+    time_ms: int
+    kind: str
+    topic: str = ""
+    partition: int = -1
+    node_id: int = -1
+    text: str = ""
+
+
+class EventsReply(_Reply, frozen=True, array_like=True, tag=18):
+    """In order. All events after ``known_after`` are still known; ask next for those after ``last_number``."""
+
+    node_id: int
+    known_after: int
+    last_number: int
+    events: list[Event] = []
+
+
 Reply: TypeAlias = (
     ErrorReply
     | HelloReply
@@ -235,4 +320,7 @@ Reply: TypeAlias = (
     | StatsReply
     | InitProducerReply
     | PingReply
+    | ClusterReply
+    | ChangedReply
+    | EventsReply
 )

@@ -140,6 +140,59 @@ class Ping(_Request, frozen=True, array_like=True, gc=False, tag=12):
     pass
 
 
+class GetCluster(_Request, frozen=True, array_like=True, gc=False, tag=13):
+    """The state of the cluster, as the broker that is asked knows it."""
+
+
+class LeaderMove(Struct, frozen=True, array_like=True, gc=False):
+    topic: str
+    partition: int
+    node_id: int
+
+
+class MoveLeaders(_Request, frozen=True, array_like=True, gc=False, tag=14):
+    """Other leaders, each of them in sync. ``balance``: beside that, every partition back to its first replica that can have it."""
+
+    entries: list[LeaderMove] = []
+    balance: bool = False
+
+
+class ReplicaMove(Struct, frozen=True, array_like=True, gc=False):
+    """Where the replicas shall be, the preferred leader first. Empty when a move is cancelled."""
+
+    topic: str
+    partition: int
+    replicas: list[int] = []
+
+
+class Reassign(_Request, frozen=True, array_like=True, gc=False, tag=15):
+    """Begin to move replicas. ``cancel``: go back instead; all moves that are under way, when no entries are given."""
+
+    entries: list[ReplicaMove] = []
+    cancel: bool = False
+
+
+class DrainBroker(_Request, frozen=True, array_like=True, gc=False, tag=16):
+    """Move what the broker leads away, and let it lead nothing until it registers again."""
+
+    node_id: int = -1
+
+
+class RemoveBroker(_Request, frozen=True, array_like=True, gc=False, tag=17):
+    """Forget a broker that is not running and keeps no replicas."""
+
+    node_id: int = -1
+
+
+class GetEvents(_Request, frozen=True, array_like=True, gc=False, tag=18):
+    """What changed after the event ``after_number`` (-1: all that is still known); all ``kinds`` when it is empty. Answered at once
+    when there is something, else after ``wait_ms_max``."""
+
+    after_number: int = -1
+    kinds: list[str] = []
+    wait_ms_max: int = 0
+
+
 Request: TypeAlias = (
     Hello
     | GetMetadata
@@ -153,4 +206,10 @@ Request: TypeAlias = (
     | GetStats
     | InitProducer
     | Ping
+    | GetCluster
+    | MoveLeaders
+    | Reassign
+    | DrainBroker
+    | RemoveBroker
+    | GetEvents
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from zmqmq.client import operations
+from zmqmq.client import operating, operations
 from zmqmq.client.aio.driver import LoopDriver
 from zmqmq.client.steps import Steps, shown_as
 
@@ -37,3 +37,12 @@ class AsyncAdmin:
     brokers = _awaited(operations.brokers)
     stats = _awaited(operations.stats)
     ping = _awaited(operations.ping)
+
+    describe_cluster = _awaited(operating.describe_cluster)
+    events = _awaited(operating.events)
+    move_leaders = _awaited(operating.move_leaders)
+    balance_leaders = _awaited(operating.balance_leaders)
+    reassign = _awaited(operating.reassign)
+    cancel_reassign = _awaited(operating.cancel_reassign)
+    drain_broker = _awaited(operating.drain_broker)
+    remove_broker = _awaited(operating.remove_broker)
