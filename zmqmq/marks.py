@@ -47,6 +47,14 @@ Mark: TypeAlias = Literal[
     "in-sync set shrinks",
     "in-sync set grows",
     "refused proposal voided",
+    "metadata write tried again",
+    "metadata append timed out",
+    "metadata entries dropped before a full disk",
+    "lead handed over for want of disk space",
+    "learner caught up",
+    "cluster formed",
+    "cluster joined",
+    "forming began anew",
 ]
 MARKS: Final[tuple[Mark, ...]] = get_args(Mark)
 
