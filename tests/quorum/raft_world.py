@@ -13,9 +13,9 @@ from msgspec import Struct
 from raft_checks import Checks
 from raft_store import MemoryDisk
 
-from zmqmq.metadata.log import Leader, Lost, Passed, Refused, Unknown
+from zmqmq.metadata.log import BarrierLost, Leader, Lost, Passed, Refused, Unknown
 from zmqmq.metadata.quorum.core import Settings
-from zmqmq.metadata.quorum.effects import Apply, BarrierLost, Persist, RaftEffect, Restore, SendMessage, SnapshotWanted
+from zmqmq.metadata.quorum.effects import Apply, Persist, RaftEffect, Restore, SendMessage, SnapshotWanted
 from zmqmq.metadata.quorum.machine import Raft
 from zmqmq.metadata.quorum.messages import InstallSnapshot, Message
 from zmqmq.metadata.quorum.state import Configuration, Entry, Member

@@ -8,9 +8,9 @@ from raft_hands import Hands
 from raft_world import World
 
 from zmqmq.errors import LogOffline, Throttled
-from zmqmq.metadata.log import Leader, Lost, Passed, Refused, Unknown
+from zmqmq.metadata.log import BarrierLost, Leader, Lost, Passed, Refused, SnapshotNeeded, Unknown
 from zmqmq.metadata.quorum.core import Settings
-from zmqmq.metadata.quorum.effects import Apply, BarrierLost, SnapshotNeeded, SnapshotWanted
+from zmqmq.metadata.quorum.effects import Apply, SnapshotWanted
 from zmqmq.metadata.quorum.messages import AppendEntries, AppendReply, InstallSnapshot, RequestVote, TimeoutNow, Vote
 from zmqmq.metadata.quorum.state import Configuration, Entry, HardState, Member, SnapshotMeta
 

@@ -1,9 +1,10 @@
 """The metadata log as its users see it, whatever engine is behind it.
 
-``append`` is answered by an event, once: Committed, Refused (it is in no log and never will be) or Unknown.
-Indexes are ours and count records from 0. Leader is said only when everything before its index was handed
-out as Committed. It must stay implementable on a Raft quorum, on etcd (one transaction on leader key and
-next index) and on ZooKeeper (multi with version check), so keep it narrow.
+``append`` is answered by an event, once: Committed, Refused (it is in no log and never will be) or Unknown. Who was told
+Unknown reads on: the records come as Committed with REPLAYED, or never. Indexes are ours and ascend; an engine may use
+some for itself, so there may be holes. Leader is said only when everything before its index was handed out as Committed.
+It must stay implementable on a Raft quorum, on etcd (one transaction on leader key and next index) and on ZooKeeper
+(multi with version check), so keep it narrow.
 """
 
 from __future__ import annotations
@@ -64,7 +65,20 @@ class Passed(Struct, frozen=True):
     token: int
 
 
-LogEvent: TypeAlias = Committed | Refused | Unknown | Leader | Lost | Passed
+class BarrierLost(Struct, frozen=True):
+    """Nothing can be said about this barrier: this broker does not lead, or not any more. Ask the leader."""
+
+    token: int
+    error: ZmqmqError
+
+
+class SnapshotNeeded(Struct, frozen=True):
+    """Answer to a read before the log's start: begin with the snapshot, and read on from ``end``. No engine cuts its log yet."""
+
+    end: int
+
+
+LogEvent: TypeAlias = Committed | Refused | Unknown | Leader | Lost | Passed | BarrierLost
 
 
 class MetadataLog(Protocol):
@@ -73,11 +87,11 @@ class MetadataLog(Protocol):
     def append(self, epoch: int, expected_index: int, proposal_id: int, records: tuple[MetadataRecord, ...]) -> None:
         """All of the records or none, at ``expected_index``, if ``epoch`` is still the leader's."""
 
-    def read(self, start: int) -> Iterator[Committed]:
-        """The committed entries from the index ``start`` on."""
+    def read(self, start: int) -> Iterator[Committed] | SnapshotNeeded:
+        """The committed entries from the index ``start`` on, where one begins."""
 
     def barrier(self, token: int) -> None:
-        """Answered by Passed."""
+        """Answered by Passed or BarrierLost."""
 
     def take_events(self) -> list[LogEvent]:
         """What happened since the last call, in order."""

@@ -10,8 +10,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from zmqmq.errors import ZmqmqError
-from zmqmq.metadata.log import Leader, Lost, Passed, Refused, Unknown
+from zmqmq.metadata.log import BarrierLost, Leader, Lost, Passed, Refused, Unknown
 from zmqmq.metadata.quorum.messages import Message
 from zmqmq.metadata.quorum.state import Entry, HardState, Snapshot
 
@@ -50,23 +49,10 @@ class Restore(Struct, frozen=True):
     snapshot: Snapshot
 
 
-class BarrierLost(Struct, frozen=True):
-    """Nothing can be said about this barrier; ask the leader."""
-
-    token: int
-    error: ZmqmqError
-
-
 class SnapshotWanted(Struct, frozen=True):
     """The stored snapshot is damaged: make another one from what was applied."""
 
     reason: str
-
-
-class SnapshotNeeded(Struct, frozen=True):
-    """Answer to a read before the log's start: begin with the snapshot, and read on from ``end``."""
-
-    end: int
 
 
 Event: TypeAlias = Apply | Restore | Leader | Lost | Refused | Unknown | Passed | BarrierLost | SnapshotWanted

@@ -13,11 +13,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from zmqmq.errors import NotLeader, ZmqmqError
-from zmqmq.metadata.log import Refused
+from zmqmq.metadata.log import BarrierLost, Refused, SnapshotNeeded
 from zmqmq.metadata.quorum import snapshot as snapshots
 from zmqmq.metadata.quorum.campaigning import Campaigning, answer
 from zmqmq.metadata.quorum.core import Core, Settings
-from zmqmq.metadata.quorum.effects import BarrierLost, SnapshotNeeded
 from zmqmq.metadata.quorum.following import Following
 from zmqmq.metadata.quorum.leading import Leading
 from zmqmq.metadata.quorum.messages import (
@@ -75,6 +74,21 @@ class Raft:
     def configuration(self) -> Configuration:
         """The newest one in the log; it counts already, committed or not (thesis 4.1)."""
         return self._core.configurations.current
+
+    @property
+    def applied_end(self) -> int:
+        """Everything before it was handed out."""
+        return self._core.applied_end
+
+    @property
+    def is_configuration_committed(self) -> bool:
+        return self._core.configurations.end <= self._core.commit_end
+
+    def match_end(self, member: Member) -> int:
+        """How far this leader knows the member's log to equal its own, and to be on disk; 0 for who is not followed."""
+        if isinstance(self._role, Leading) and member in self._role.followers:
+            return self._role.followers[member].match_end
+        return 0
 
     def next_deadline_ms(self) -> int | None:
         """When ``on_time`` is to be called, if no fact comes before; None: nothing depends on time."""

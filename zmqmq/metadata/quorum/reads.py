@@ -10,8 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from zmqmq.errors import NotLeader, Throttled
-from zmqmq.metadata.log import Passed
-from zmqmq.metadata.quorum.effects import BarrierLost
+from zmqmq.metadata.log import BarrierLost, Passed
 
 if TYPE_CHECKING:
     from zmqmq.metadata.quorum.core import Core
