@@ -82,7 +82,9 @@ class ModelLog:
         self.base = self.log_start = start
 
     def move_start(self, start: int) -> None:
-        self.log_start = max(self.log_start, min(start, self.end))
+        if min(start, self.end) <= self.log_start:
+            return
+        self.log_start = min(start, self.end)
         while len(self.epochs) > 1 and self.epochs[1].offset <= self.log_start:
             del self.epochs[0]
 

@@ -266,7 +266,7 @@ def _without_cuts(entry: PartitionEntry, cuts: Cuts | None, bases: Sequence[int]
         return PartitionEntry(*entry.partition_id, start, start, start, 0, 0, 0, -1, -1, -1)
     if cuts.bound >= entry.log_end:
         return entry
-    base = max([base for base in bases if base < cuts.bound], default=cuts.bound)
+    base = max([base for base in bases if base <= entry.base and base < cuts.bound], default=cuts.bound)
     position = _UNTIL_END if base < cuts.bound and cuts.bound > entry.log_start else 0
     return msgspec.structs.replace(entry, log_end=cuts.bound, base=base, position=position)
 
