@@ -3,9 +3,9 @@
 Pure. Facts come in by ``on_…``; what it wants done waits in ``take_effects``, and in the flags ``wants_fetch`` and ``wants_report``.
 
 States: *comparing* (``is_validated`` is False) after every change of leader: it fetches until the leader answers in this epoch without
-a parting, cutting its log (``Truncate``) or beginning anew (``Reset``) as told. *Following*: its log is a beginning of the leader's. Batches
-come from the stream, or from fetches when the stream left a gap, and are taken only where (end, epoch of the last batch) are those that
-the leader names; so none is taken twice or out of order, whichever way it came. While it waits for its log to be cut it takes nothing.
+a parting, cutting its log (``Truncate``) or beginning anew (``Reset``) as told. *Following*: its log is a beginning of the leader's.
+It takes batches, from the stream or from fetches, only where (end, epoch of the last batch) are those that the leader names; so none is
+taken twice or out of order, whichever way it came. While it waits for its log to be cut it takes nothing.
 
 Invariants: log_start <= high_watermark <= log_end <= next_offset; synced_end <= log_end. Only a validated follower reports.
 """

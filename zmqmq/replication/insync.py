@@ -65,7 +65,7 @@ class Growth:
 class InSyncSet:
     """See the module. At most one proposal is open."""
 
-    __slots__ = ("_is_open", "_is_refused", "_retry_ms", "committed", "counted", "partition_epoch", "proposed")
+    __slots__ = ("_is_open", "_is_refused", "committed", "counted", "partition_epoch", "proposed", "retry_ms")
 
     def __init__(self, leadership: Leadership) -> None:
         self.commit(leadership)
@@ -78,11 +78,11 @@ class InSyncSet:
         self.proposed: tuple[int, ...] | None = None
         self._is_open = False
         self._is_refused = False
-        self._retry_ms = 0
+        self.retry_ms = 0
 
     def propose(self, members: tuple[int, ...], now_ms: int) -> tuple[int, ...] | None:
         """What to propose so that ``members`` become the set; None while there is nothing to do, or a proposal is open."""
-        if self._is_open or now_ms < self._retry_ms:
+        if self._is_open or now_ms < self.retry_ms:
             return None
         if set(members) == set(self.committed) and not self._is_refused:
             return None
@@ -98,7 +98,7 @@ class InSyncSet:
             return False
         self._is_open = False
         self._is_refused = len(self.counted) > len(self.committed)
-        self._retry_ms = now_ms + PROPOSAL_RETRY_MS
+        self.retry_ms = now_ms + PROPOSAL_RETRY_MS
         return True
 
     @property

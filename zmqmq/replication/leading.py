@@ -88,10 +88,13 @@ class Leading:
 
     def set_brokers(self, alive: Mapping[int, int]) -> None:
         """The brokers that are not fenced, this one too, with their broker epochs. What an earlier life of one of them reported is void."""
+        before, self._alive = self._alive, alive
         for node, follower in self._followers.items():
-            if alive.get(node, follower.broker_epoch) != follower.broker_epoch:
-                self._forget(node, follower)
-        self._alive = alive
+            if node in alive and alive[node] != before.get(node):
+                if alive[node] != follower.broker_epoch:
+                    self._forget(node, follower)
+                for partition in follower.partitions:
+                    self._check_at(partition, 0)
 
     def lead(self, leader: PartitionLeader, now_ms: int) -> None:
         """A new leader's epoch. Partitions without other replicas need not be told."""
@@ -301,6 +304,8 @@ class Leading:
             reached("in-sync set grows" if len(members) > len(leadership.isr) else "in-sync set shrinks")
             isr = tuple((node, self._epoch_of(leader, node)) for node in members)
             self._proposals[leader.partition] = (IsrProposal(leader.partition, leadership.epoch, leadership.partition_epoch, isr), now_ms)
+        if leader.in_sync.retry_ms > now_ms:
+            self._check_at(leader.partition, leader.in_sync.retry_ms)
         if any(leader.is_behind(node) for node in leader.leadership.isr if node != self.node_id):
             self._check_at(leader.partition, now_ms + CHECK_MS)
 
