@@ -151,7 +151,7 @@ class Mesh(Protocol):
 
     def take_refused(self) -> list[int]:
         """Peers whose connection ended and whose address then refused another: their process is dead. Each end is told once, soon
-        after it, or never. A peer that is only slow, stopped or cut off is never among them."""
+        after it, or never; it may have been started again since. A peer that is only slow, stopped or cut off is never among them."""
 
 
 class Stream(Protocol):

@@ -17,7 +17,7 @@ from zmqmq.testing.sim.feed import Feed, Subscription
 from zmqmq.testing.sim.kernel import Process
 from zmqmq.testing.sim.links import Caller, Direction, Link, Listener
 from zmqmq.testing.sim.network import SILENCE_US, Network
-from zmqmq.transport.evidence import ASK_AGAIN_S, ASK_S_MAX
+from zmqmq.transport.evidence import ASK_AGAIN_S_MAX, ASK_S_MAX
 from zmqmq.transport.sockets import BROKER_RECONNECT_MS_MAX, CONNECT_TIMEOUT_MS, QUEUE_MESSAGES_MAX, RECONNECT_MS
 from zmqmq.transport.stream import MESSAGE_BYTES_MAX
 
@@ -126,7 +126,7 @@ class _Inquiry(Caller):
         if link is self._link:
             self._link = None
             self._network.hang_up(link)
-            self.process.call_later(ASK_AGAIN_S, self._ask)
+            self.process.call_later(ASK_AGAIN_S_MAX, self._ask)
 
     def on_lost(self, link: Link, reason: str) -> None:
         if link is self._link:
@@ -135,7 +135,7 @@ class _Inquiry(Caller):
                 self._until_s = 0.0
                 self._on_refused()
             else:
-                self.process.call_later(ASK_AGAIN_S, self._ask)
+                self.process.call_later(ASK_AGAIN_S_MAX, self._ask)
 
     def _ask(self) -> None:
         if self.process.time() < self._until_s:
