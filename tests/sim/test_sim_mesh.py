@@ -43,17 +43,17 @@ def follow(worlds: SimulatedWorld) -> None:
 
 def test_a_killed_process_is_evident_soon_mostly() -> None:
     evident = 0
-    for seed in range(40):
+    for seed in range(15):
         with simulated_world(seed) as worlds:
             connect(worlds)
             worlds.kill(2)
             worlds.rest(ASK_S_MAX + 0.5)
             assert worlds.refused[1] in ([], [2])
             evident += bool(worlds.refused[1])
-    assert 20 <= evident < 40
+    assert 8 <= evident < 15
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(5))
 def test_a_machine_without_power_is_never_evident(seed: int) -> None:
     with simulated_world(seed) as worlds:
         connect(worlds)
@@ -187,7 +187,7 @@ def traffic(seed: int) -> tuple[bytes, list[list[bytes]], list[list[bytes]], int
         return bytes(worlds.mixed), worlds.arrived[2] + worlds.arrived[3], worlds.published[2] + worlds.published[3], worlds.world.now_us
 
 
-@settings(max_examples=4, deadline=None, database=None)
+@settings(max_examples=3, deadline=None, database=None)
 @given(st.integers(0, 2**32))
 def test_the_same_seed_takes_the_same_way(seed: int) -> None:
     assert traffic(seed) == traffic(seed)
@@ -195,7 +195,7 @@ def test_the_same_seed_takes_the_same_way(seed: int) -> None:
 
 def test_with_faults_messages_are_lost_doubled_and_overtaken() -> None:
     lost = doubled = overtaken = unpublished = 0
-    for seed in range(40):
+    for seed in range(15):
         with simulated_world(seed, has_faults=True) as worlds:
             connect(worlds)
             follow(worlds)
