@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from zmqmq.ports import Buffer, Mesh, Stream
 from zmqmq.testing.sim.chance import Chance, Omissions
 from zmqmq.testing.sim.kernel import World
-from zmqmq.testing.sim.mesh import SimMesh, SimStream
+from zmqmq.testing.sim.mesh import SimMesh
 from zmqmq.testing.sim.network import Network
+from zmqmq.testing.sim.stream import SimStream
 from zmqmq.transport.mesh import ZmqMesh
 from zmqmq.transport.stream import ZmqStream
 
