@@ -134,6 +134,13 @@ class World:
             copies.logs[node_id] = list(copies.log(partition.leader))
             self._advance(name, number)
 
+    def flow(self, name: str, number: int) -> None:
+        """A record that reaches everybody who can be reached, and they are in sync after it."""
+        self.write(name, number)
+        for node_id in self.partition(name, number).replicas:
+            self.replicate(name, number, node_id)
+        self.change_isr(name, number, set(self.image.brokers))
+
     def _advance(self, name: str, number: int) -> None:
         partition, copies = self.partition(name, number), self._copies(name, number)
         if len(partition.isr) >= self.topic(name).settings.min_insync_replicas:
@@ -148,7 +155,7 @@ class World:
         if partition.leader == NO_LEADER:
             return
         holding = (n for n in partition.replicas if shared(copies.log(n), copies.committed) == len(copies.committed))
-        isr = tuple(n for n in holding if n == partition.leader or (n in wanted and n in self.image.brokers))
+        isr = tuple(n for n in holding if n == partition.leader or (n in wanted and self.image.brokers[n].is_active))
         decision = self.propose(name, number, isr)
         if decision.error is None:
             self.take(decision)

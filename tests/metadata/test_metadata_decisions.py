@@ -167,6 +167,16 @@ def test_a_power_cut_takes_a_broker_out_of_sync_only_where_memory_counted(durabi
     assert (alone.partition().leader, alone.partition().isr) == (last, (last,))
 
 
+def test_who_may_have_lost_committed_records_is_not_eligible() -> None:
+    made = world(durability="replicated")
+    first, second, third = made.partition().replicas
+    made.fence(third)
+    made.register(second, is_intact=False)
+    assert (made.partition().isr, made.partition().eligible) == ((first,), ())
+    made.fence(first)
+    assert made.partition().leader == NO_LEADER
+
+
 def test_a_last_member_that_lost_its_memory_waits_for_the_one_that_did_not() -> None:
     made = world(replicas=2, durability="replicated")
     first, second = made.partition().replicas

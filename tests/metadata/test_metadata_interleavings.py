@@ -16,6 +16,8 @@ nodes = st.integers(0, BROKERS - 1)
 places = st.sampled_from(PLACES)
 cuts = st.none() | st.integers(0, 4)
 steps = st.one_of(
+    st.tuples(st.just("flow"), places),
+    st.tuples(st.just("flow"), places),
     st.tuples(st.just("write"), places),
     st.tuples(st.just("replicate"), places, nodes),
     st.tuples(st.just("isr"), places, st.sets(nodes)),
@@ -35,6 +37,8 @@ steps = st.one_of(
 
 def take(world: World, step: tuple) -> None:
     match step:
+        case ("flow", place):
+            world.flow(*place)
         case ("write", place):
             world.write(*place)
         case ("replicate", place, node):
@@ -79,7 +83,7 @@ def world_of_topics() -> World:
     return world
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(steps, max_size=60))
 def test_no_interleaving_breaks_a_law_or_loses_a_committed_record(taken: list[tuple]) -> None:
     world = world_of_topics()
@@ -88,7 +92,7 @@ def test_no_interleaving_breaks_a_law_or_loses_a_committed_record(taken: list[tu
     assert membership.repaired(world.image).records == ()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(steps, max_size=40))
 def test_whatever_happened_a_healed_cluster_leads_every_partition(taken: list[tuple]) -> None:
     world = world_of_topics()
