@@ -40,7 +40,8 @@ class Progress(Struct):
 
 
 class Growth:
-    """Where the log ended at earlier times, in steps of 100 ms, for as long as a follower may lag."""
+    """Where the log ended at earlier times, for as long as a follower may lag. A sample stands for what was there before its time, in steps
+    of 100 ms."""
 
     __slots__ = ("_samples",)
 
@@ -49,8 +50,11 @@ class Growth:
 
     def note(self, now_ms: int, end: int) -> None:
         samples = self._samples
-        if not samples or (samples[-1][1] != end and now_ms - samples[-1][0] >= _SAMPLE_MS):
-            samples.append((now_ms, end))
+        step_ms = now_ms - now_ms % _SAMPLE_MS + _SAMPLE_MS
+        if samples and samples[-1][0] == step_ms:
+            samples[-1] = (step_ms, end)
+        elif not samples or samples[-1][1] != end:
+            samples.append((step_ms, end))
 
     def due_end(self, now_ms: int) -> int:
         """What every replica should hold by now; -1 while nothing can be asked for yet."""
@@ -60,6 +64,10 @@ class Growth:
                 break
             due = end
         return due
+
+    def overdue_ms(self, end: int) -> int | None:
+        """When a replica that stays at ``end`` will miss a record for too long; None if it misses none."""
+        return next((then_ms + LAG_MS_MAX for then_ms, known in self._samples if known > end), None)
 
 
 class InSyncSet:

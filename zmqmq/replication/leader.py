@@ -307,8 +307,10 @@ class PartitionLeader:
             return False
         return self._safe_end(node) >= max(self.high_watermark, self.epoch_start)
 
-    def is_behind(self, node: int) -> bool:
-        return self._safe_end(node) < self.log_end
+    def overdue_ms(self) -> int | None:
+        """When the first of the in-sync followers will have to leave unless it hears more; None while all have everything."""
+        times = [self.growth.overdue_ms(self._safe_end(node)) for node in self.leadership.isr if node != self.node_id]
+        return min((time for time in times if time is not None), default=None)
 
     def differs(self, node: int) -> bool:
         """A follower's last report is not the whole truth: it has to hear where the log ends, or to report again."""

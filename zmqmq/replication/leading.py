@@ -45,7 +45,7 @@ STREAM_BYTES_MAX: Final = 1 << 20
 RANGE_BYTES_MIN: Final = 256 << 10
 """What each partition of a fetch gets at least, so that reads stay large."""
 CHECK_MS: Final = 100
-"""Between looks at an in-sync set that may have to change."""
+"""At least, between looks at an in-sync set that should change and cannot."""
 
 
 class IsrProposal(Struct, frozen=True):
@@ -306,8 +306,9 @@ class Leading:
             self._proposals[leader.partition] = (IsrProposal(leader.partition, leadership.epoch, leadership.partition_epoch, isr), now_ms)
         if leader.in_sync.retry_ms > now_ms:
             self._check_at(leader.partition, leader.in_sync.retry_ms)
-        if any(leader.is_behind(node) for node in leader.leadership.isr if node != self.node_id):
-            self._check_at(leader.partition, now_ms + CHECK_MS)
+        overdue_ms = leader.overdue_ms()
+        if overdue_ms is not None:
+            self._check_at(leader.partition, max(overdue_ms, now_ms + CHECK_MS))
 
     def _epoch_of(self, leader: PartitionLeader, node: int) -> int:
         progress = leader.followers.get(node)
