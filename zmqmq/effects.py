@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from msgspec import Struct
 
 from zmqmq.batch import StampedBatch
-from zmqmq.errors import ZmqmqError
 from zmqmq.model import PartitionId
 from zmqmq.ports import Buffer
 from zmqmq.topic_config import TopicConfig
@@ -123,40 +122,55 @@ class Connect(Struct, frozen=True):
     stream: dict[int, str]
 
 
+class Relay(Struct, frozen=True):
+    """Another broker's answer, as frames, to a client of this one."""
+
+    target: bytes
+    frames: tuple[Buffer, ...]
+
+
+class Filler(Protocol):
+    """An answer that lacks what is to be read from the logs."""
+
+    def filled(self, node_id: int, read: Callable[[PartitionId, int, int, int], Buffer], /) -> tuple[Struct, list[Buffer]]:
+        """The message of this broker, and its payload."""
+
+
 class AnswerReplica(Struct, frozen=True):
-    """Read the ranges and send them to a follower, at most ``bytes_max`` in all but always one batch. ``make_body`` gets what was read:
-    (range, bytes or error) in order."""
+    """Read what a follower asked for, and send it."""
 
     node_id: int
-    ranges: tuple[ReadRange, ...]
-    bytes_max: int
-    make_body: Callable[[list[tuple[ReadRange, bytes | ZmqmqError]]], Struct]
+    answer: Filler
 
 
 class TruncateLogs(Struct, frozen=True):
-    """Cut logs back, durably, before anything else of the round. Answered by ``on_truncated``."""
+    """Cut logs back, durably, before anything is appended. Answered by ``on_truncated``."""
 
     ends: dict[PartitionId, int]
 
 
 class ResetLog(Struct, frozen=True):
-    """Forget all records; the log begins anew at ``log_start``. Answered by ``on_truncated``."""
+    """Forget all records; the log begins anew at ``log_start``. Before anything is appended. Answered by ``on_reset``."""
 
     partition: PartitionId
     log_start: int
 
 
-class SaveState(Struct, frozen=True):
-    """Keep a few bytes with a partition; answered by ``on_synced``."""
+class WriteQuorum(Struct, frozen=True):
+    """Change the metadata partition: cut it to ``truncate_to`` (-1: not), save, append; in this order. Answered by
+    ``on_quorum_written``, and by ``on_synced``."""
 
-    partition: PartitionId
-    data: bytes
+    truncate_to: int
+    saved: bytes | None
+    batches: tuple[StampedBatch, ...]
 
 
 class AdoptCluster(Struct, frozen=True):
-    """This broker belongs to that cluster from now on."""
+    """This broker belongs to that cluster from now on; ``saved`` is kept with the metadata partition. Answered by ``on_adopted`` when it is
+    on disk."""
 
     cluster_id: str
+    saved: bytes
 
 
 Effect: TypeAlias = (
@@ -168,6 +182,7 @@ Effect: TypeAlias = (
     | CreateLog
     | DeleteTopicLogs
     | MoveLogStart
+    | Relay
     | Tell
     | Publish
     | Subscribe
@@ -175,6 +190,6 @@ Effect: TypeAlias = (
     | AnswerReplica
     | TruncateLogs
     | ResetLog
-    | SaveState
+    | WriteQuorum
     | AdoptCluster
 )

@@ -54,6 +54,10 @@ Mark: TypeAlias = Literal[
     "learner caught up",
     "cluster formed",
     "cluster joined",
+    "registration lost",
+    "lease ran out",
+    "peer died by evidence",
+    "forwarded request unknown",
     "forming began anew",
 ]
 MARKS: Final[tuple[Mark, ...]] = get_args(Mark)

@@ -12,18 +12,22 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
+from zmqmq.broker.cluster import ClusterSettings, Member
 from zmqmq.broker.dispatch import Now
 from zmqmq.broker.node import Node, NodeIdentity
+from zmqmq.broker.peering import PEER_EFFECTS, Peering, Ways
 from zmqmq.broker.stats import Gauges
 from zmqmq.broker.storage import Storage
 from zmqmq.broker.summary import SummaryCounter
 from zmqmq.broker.upkeep import Upkeep
 from zmqmq.broker.worker import Worker
-from zmqmq.effects import Append, Effect, Send, Sync
-from zmqmq.errors import InvalidConfig, LogOffline, MessageTooLarge
+from zmqmq.effects import AdoptCluster, Append, Effect, ResetLog, Send, Sync, TruncateLogs, WriteQuorum
+from zmqmq.errors import InvalidConfig, LogOffline, MessageTooLarge, ZmqmqError
 from zmqmq.metadata.local import METADATA_CONFIG, LocalLog
 from zmqmq.model import BATCH_BYTES_MAX, FRAME_BYTES_MAX, METADATA_PARTITION
 from zmqmq.ports import Clock, Disk, Random, Transport
+from zmqmq.store.boot import note_boot
+from zmqmq.store.files import disk_error
 from zmqmq.store.store import CheckpointJob, Store, SyncJob
 from zmqmq.wire import framing
 
@@ -46,6 +50,10 @@ START_TIMEOUT_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 10.0
 
 
+_EARLY: Final = frozenset({Append, TruncateLogs, ResetLog, WriteQuorum, AdoptCluster})
+"""Performed before the others of a round."""
+
+
 class Usage(Struct, frozen=True):
     """What the process took from the machine."""
 
@@ -63,6 +71,10 @@ class Surroundings(Struct, frozen=True):
     sync_worker: Worker[SyncJob]
     checkpoint_worker: Worker[CheckpointJob]
     usage: Callable[[], Usage]
+    ways: Ways | None = None
+    """To the other brokers, for a member of a cluster."""
+    boot_id: str = ""
+    """The same as long as the machine's memory lives; empty: not known."""
 
 
 def open_store(config: BrokerConfig, *, disk: Disk, clock: Clock, random: Random) -> Store:
@@ -80,7 +92,10 @@ def open_store(config: BrokerConfig, *, disk: Disk, clock: Clock, random: Random
 class Loop:
     """Owns the store and its workers; belongs to the broker's thread. Other threads may read ``turned_us`` and ``offline``."""
 
-    def __init__(self, config: BrokerConfig, store: Store, surroundings: Surroundings, *, endpoint: str) -> None:
+    def __init__(
+        self, config: BrokerConfig, store: Store, surroundings: Surroundings, *, endpoint: str, cluster: ClusterSettings | None = None
+    ) -> None:
+        """``cluster``: a member of one; ``surroundings`` has the ways to the others then."""
         self.store = store
         self._config = config
         self._clock = surroundings.clock
@@ -93,10 +108,18 @@ class Loop:
         self._syncing_starts: list[StartMoved] = []
         self._sync_latency = SummaryCounter()
         store.create(METADATA_PARTITION, METADATA_CONFIG)
-        metadata = LocalLog(config.node_id, store.state(METADATA_PARTITION), self._read_metadata)
+        self._is_member = cluster is not None
+        metadata: LocalLog | Member
+        if cluster is None:
+            metadata = LocalLog(config.node_id, store.state(METADATA_PARTITION), self._read_metadata)
+        else:
+            outlived = note_boot(surroundings.disk, config.data, surroundings.boot_id)
+            state, saved = store.state(METADATA_PARTITION), store.saved(METADATA_PARTITION)
+            metadata = Member(cluster, state, saved, self._read_quorum, is_intact=outlived or store.report.was_clean)
         identity = NodeIdentity(store.identity.cluster_id, config.node_id, store.identity.directory_id, endpoint)
         self.node = Node(identity, config.limits, logs=store, random=surroundings.random, metadata=metadata, gauges=self._gauges)
         self._storage = Storage(store, self._clock, self._send, self.node.on_fetched, self.node.on_start_moved)
+        self._peering = Peering(surroundings.ways, self.node, store) if surroundings.ways is not None else None
         self._syncs = surroundings.sync_worker
         self._upkeep = Upkeep(store, surroundings.disk, config.data, surroundings.checkpoint_worker, self.node.partitions.watermark)
 
@@ -106,7 +129,11 @@ class Loop:
         return self.node.partitions.offline
 
     def become_ready(self) -> None:
-        """Turn without taking messages until the registration is on disk. Raises what refused it, or LogOffline."""
+        """Turn without taking messages until the registration is on disk. Raises what refused it, or LogOffline. A member of a cluster
+        needs the others for that: it only begins."""
+        if self._is_member:
+            self.begin()
+            return
         deadline_ms = self._clock.monotonic_ms() + int(START_TIMEOUT_S * 1000)
         self.begin()
         while not self.node.is_ready:
@@ -128,24 +155,41 @@ class Loop:
         self._perform(now)
         if self.node.start_error is not None:
             raise self.node.start_error
-        if self.node.is_ready and not was_ready:
-            self.store.retain_only(list(self.node.partitions.image.topics))
+        self._after_ready(was_ready)
         self.turned_us = now.us
 
     def turn(self) -> None:
         """Take what waits, after sleeping until there is something, and answer it."""
         transport = self._transport
+        peering = self._peering
+        was_ready = self.node.is_ready
         messages = transport.receive(MESSAGES_PER_TURN, MESSAGE_BYTES_PER_TURN)
-        if not messages:
+        if not (peering is not None and peering.receive()) and not messages:
             transport.wait(self._timeout_ms())
             messages = transport.receive(MESSAGES_PER_TURN, MESSAGE_BYTES_PER_TURN)
+            if peering is not None:
+                peering.receive()
         now = self._now()
         self.turned_us = now.us
+        if peering is not None:
+            peering.hand_over_control(now)
+            self._after_jobs(now)
+            self._perform(now)
+            peering.hand_over_bulk(now)
         for source, frames in messages:
             self.node.on_message(source, frames, now)
-        self._after_jobs(now)
+        if peering is None:
+            self._after_jobs(now)
         self.node.on_tick(now)
         self._perform(now)
+        if peering is not None:
+            self._after_ready(was_ready)
+            if self.node.start_error is not None:
+                raise self.node.start_error
+
+    def _after_ready(self, was_ready: bool) -> None:
+        if self.node.is_ready and not was_ready:
+            self.store.retain_only(list(self.node.partitions.image.topics))
 
     def drain(self) -> None:
         """Answer what waits for the disk; take nothing new. Bounded."""
@@ -198,6 +242,8 @@ class Loop:
         self._maybe_sync(now)  # last, for the worker wants the interpreter, and the loop is about to sleep
 
     def _perform_once(self, effects: list[Effect], now: Now) -> None:
+        if self._peering is not None:
+            self._cut(effects, now)
         appends = [effect for effect in effects if type(effect) is Append]
         if appends:
             self._append(appends, now)
@@ -207,10 +253,64 @@ class Loop:
                 self._send(effect.target, effect.reply, effect.payload)
             elif kind is Sync:
                 self._wants_sync = True
-            elif kind is not Append:
+            elif kind in PEER_EFFECTS:
+                assert self._peering is not None
+                self._peering.perform(effect)  # type: ignore[arg-type]  # it is one of them
+            elif kind not in _EARLY:
                 self._storage.perform(effect)
         for partition, error in self._storage.take_failed_moves():
             self.node.on_start_failed(partition, error, now)
+
+    def _cut(self, effects: list[Effect], now: Now) -> None:
+        """What has to be done to logs before anything is appended to them."""
+        for effect in effects:
+            match effect:
+                case TruncateLogs():
+                    self.node.on_truncated(self.store.truncate(effect.ends), now)
+                case ResetLog():
+                    self._reset(effect, now)
+                case WriteQuorum():
+                    self._write_quorum(effect, now)
+                case AdoptCluster():
+                    self._adopt(effect, now)
+
+    def _reset(self, effect: ResetLog, now: Now) -> None:
+        try:
+            self.store.reset(effect.partition, effect.log_start)
+        except ZmqmqError as error:
+            self.node.on_reset_failed(effect.partition, error, now)
+        else:
+            self.node.on_reset(effect.partition, effect.log_start, now)
+
+    def _write_quorum(self, effect: WriteQuorum, now: Now) -> None:
+        store, partition = self.store, METADATA_PARTITION
+        error: ZmqmqError | None = None
+        try:
+            if effect.truncate_to >= 0:
+                end = store.truncate({partition: effect.truncate_to})[partition]
+                error = end if isinstance(end, ZmqmqError) else None
+            if effect.saved is not None and error is None:
+                store.save(partition, effect.saved)
+        except ZmqmqError as refused:
+            error = refused
+        if effect.batches and error is None:
+            error = store.append([Append(partition, effect.batches)]).get(partition)
+        self._wants_sync = True
+        self.node.on_quorum_written(error, now)
+
+    def _adopt(self, effect: AdoptCluster, now: Now) -> None:
+        """Once in the life of a directory, so the loop waits for the disk. Raises ZmqmqError: without it there is nothing to do."""
+        self.store.adopt_cluster(effect.cluster_id)
+        self.store.save(METADATA_PARTITION, effect.saved)
+        job = self.store.begin_sync()
+        assert job is not None
+        try:
+            job.run()
+        except OSError as error:
+            self.store.end_sync(job, error)
+            raise disk_error(error, "forming the cluster") from error
+        self.store.end_sync(job)
+        self.node.on_adopted(effect.cluster_id, now)
 
     def _append(self, appends: list[Append], now: Now) -> None:
         written, errors = self._storage.append(appends)
@@ -238,6 +338,7 @@ class Loop:
         self._wants_sync = False
         self._unsynced_us = None
         self._syncing_starts = self._storage.take_moved_starts()
+        self.node.on_sync_begun()
         job = self.store.begin_sync()
         if job is not None:
             self._syncs.submit(job)
@@ -267,6 +368,9 @@ class Loop:
 
     def _read_metadata(self, offset: int, end: int) -> bytes:
         return self.store.read(METADATA_PARTITION, offset, end, BATCH_BYTES_MAX)
+
+    def _read_quorum(self, offset: int, end: int, bytes_max: int) -> bytes:
+        return self.store.read(METADATA_PARTITION, offset, end, bytes_max)
 
     def _gauges(self) -> Gauges:
         usage = self._usage()

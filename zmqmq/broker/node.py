@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
+import msgspec
 from msgspec import Struct
 
 from zmqmq import __version__
+from zmqmq.broker.cluster import ClusterDesk, Member, is_forwarded
 from zmqmq.broker.connections import Connection, Connections
 from zmqmq.broker.dispatch import Dispatch, Now
 from zmqmq.broker.ends import EndsDesk
@@ -20,11 +22,12 @@ from zmqmq.broker.fetch import FetchDesk
 from zmqmq.broker.limits import BrokerLimits
 from zmqmq.broker.partitions import Logs, Partitions
 from zmqmq.broker.produce import ProduceDesk, offline_error
+from zmqmq.broker.replicas import Replicas
 from zmqmq.broker.stats import Gauges, stats_reply
 from zmqmq.broker.status import Quorum, cluster_reply
 from zmqmq.broker.topics import TopicDesk
-from zmqmq.effects import Append, Effect
-from zmqmq.errors import Fenced, InvalidConfig, UnsupportedVersion, ZmqmqError
+from zmqmq.effects import Append, Effect, Send
+from zmqmq.errors import BrokerUnavailable, Fenced, InvalidConfig, UnsupportedVersion, ZmqmqError
 from zmqmq.metadata.controller import Controller
 from zmqmq.metadata.local import LocalLog
 from zmqmq.model import METADATA_PARTITION, PartitionId
@@ -60,6 +63,7 @@ if TYPE_CHECKING:
     from zmqmq.facts import StartMoved, Synced
     from zmqmq.ports import Random
 
+_FOR_CONTROLLER: Final = (CreateTopic, AlterTopic, DeleteTopic, InitProducer, MoveLeaders, Reassign, DrainBroker, RemoveBroker)
 TEXT_MAX: Final = 255
 """Characters kept of what a client says about itself."""
 
@@ -84,13 +88,14 @@ class Node:
     """See the module. Owned by one thread."""
 
     def __init__(
-        self, identity: NodeIdentity, limits: BrokerLimits, *, logs: Logs, random: Random, metadata: LocalLog, gauges: ReadGauges
+        self, identity: NodeIdentity, limits: BrokerLimits, *, logs: Logs, random: Random, metadata: LocalLog | Member, gauges: ReadGauges
     ) -> None:
+        """``metadata``: the log of a broker of its own, or what makes this one a member of a cluster."""
         self.identity = identity
         self._limits = limits
         self._logs = logs
         self._gauges = gauges
-        self._log = metadata
+        self._log = metadata if isinstance(metadata, LocalLog) else None
         self._started_us = 0
         self._is_settled = True
         """The machines have nothing to tell each other."""
@@ -103,6 +108,13 @@ class Node:
         self._fetch = FetchDesk(limits, self.partitions, self._dispatch)
         self._ends = EndsDesk(limits, self.partitions, self._dispatch)
         self._events = EventsDesk(identity.node_id, self._dispatch)
+        self.cluster: ClusterDesk | None = None
+        if isinstance(metadata, Member):
+            replicas = self.partitions.replicas = Replicas(identity.node_id, logs, self.partitions, self._dispatch)
+            self.cluster = ClusterDesk(
+                identity, metadata, random=random, controller=controller, partitions=self.partitions,
+                topics=self._topics, dispatch=self._dispatch, replicas=replicas,
+            )  # fmt: skip
 
     def __repr__(self) -> str:
         return f"Node({self.identity.node_id} ready={self.is_ready} topics={len(self.partitions.image.topics)} {self._log!r})"
@@ -110,19 +122,22 @@ class Node:
     @property
     def is_ready(self) -> bool:
         """This opening is registered: the broker leads and may be asked."""
-        return self._topics.is_ready
+        return self._topics.is_ready if self.cluster is None else self.cluster.is_ready
 
     @property
     def start_error(self) -> ZmqmqError | None:
         """Why it will never be ready."""
-        return self._topics.start_error
+        return self._topics.start_error if self.cluster is None else self.cluster.fatal_error
 
     def start(self, now: Now) -> None:
         """Replay the metadata log and register. Ready after the rounds that this needs."""
         self._started_us = now.us
-        self._log.wall_ms = now.wall_ms
-        self._topics.start(self._log, self.identity.directory_id, self.identity.endpoint)
-        self._log.start()
+        if self.cluster is not None:
+            self.cluster.start(now)
+        if self._log is not None:
+            self._log.wall_ms = now.wall_ms
+            self._topics.start(self._log, self.identity.directory_id, self.identity.endpoint)
+            self._log.start()
         self._settle(now)
 
     def on_message(self, source: bytes, frames: Sequence[Buffer], now: Now) -> None:
@@ -133,11 +148,17 @@ class Node:
         except ZmqmqError as error:
             self._dispatch.refuse(source, framing.correlation_id(frames), error)
             return
-        self._log.wall_ms = now.wall_ms
+        if self._log is not None:
+            self._log.wall_ms = now.wall_ms
         name, handler = self._HANDLERS[type(request)]
         self._dispatch.requests[name] += 1
         try:
-            handler(self, source, request, payload, now)
+            if self._is_for_controller(request, source):
+                self._heard(source, now)
+                assert self.cluster is not None
+                self.cluster.forward(source, request, frames, now)
+            else:
+                handler(self, source, request, payload, now)
         except ZmqmqError as error:
             if not (isinstance(request, Produce) and request.acks == 0):
                 self._dispatch.refuse(source, request.correlation_id, error)
@@ -147,10 +168,12 @@ class Node:
     def on_appended(self, partitions: Iterable[PartitionId], now: Now) -> None:
         """Everything of these partitions that the last effects asked to append is written."""
         for partition in partitions:
-            if partition == METADATA_PARTITION:
+            if partition == METADATA_PARTITION and self._log is not None:
                 self._log.on_written()
             else:
                 self.partitions.on_written(partition)
+                if self.partitions.replicas is not None:
+                    self.partitions.replicas.on_written(partition, now)
         self._settle(now)
 
     def on_append_failed(self, errors: Mapping[PartitionId, ZmqmqError], now: Now) -> None:
@@ -158,24 +181,32 @@ class Node:
         for partition, error in errors.items():
             error.outcome = error.outcome or "not_written"
             self._dispatch.count(error)
-            if partition == METADATA_PARTITION:
+            if partition == METADATA_PARTITION and self._log is not None:
                 self._log.on_append_failed(error)
             else:
                 self.partitions.on_append_failed(partition, error)
+                if self.partitions.replicas is not None:
+                    self.partitions.replicas.on_append_failed(partition, now)
         self._settle(now)
 
     def on_synced(self, synced: Sequence[Synced], now: Now) -> None:
         for fact in synced:
-            if fact.partition == METADATA_PARTITION:
-                self._log.on_synced(fact.end)
-            else:
+            if fact.partition != METADATA_PARTITION:
                 self.partitions.on_synced(fact)
+                if self.partitions.replicas is not None:
+                    self.partitions.replicas.following.on_synced(fact.partition, fact.end)
+            elif self._log is not None:
+                self._log.on_synced(fact.end)
+            elif self.cluster is not None and self.cluster.engine is not None:
+                self.cluster.engine.on_synced(fact.end, now.ms)
         self._settle(now)
 
     def on_start_moved(self, moved: StartMoved) -> None:
         """Records are gone for readers, asked for or by retention; a crash may still bring them back."""
         self._is_settled = False
         self._ends.on_start_moved(moved)
+        if self.partitions.replicas is not None:
+            self.partitions.replicas.on_start_moved(moved)
 
     def on_start_synced(self, moved: Sequence[StartMoved], now: Now) -> None:
         """New log starts that were asked for are on disk."""
@@ -194,7 +225,10 @@ class Node:
         self._dispatch.count(error)
         self.partitions.on_offline(reason, error)
         self._ends.on_offline(error)
-        self._log.on_offline(error)
+        if self._log is not None:
+            self._log.on_offline(error)
+        if self.cluster is not None:
+            self.cluster.on_offline(error)
         self._settle(now)
 
     def on_gone(self, source: bytes) -> None:
@@ -202,6 +236,69 @@ class Node:
         self._connections.gone(source)
         self._fetch.on_gone(source)
         self._events.on_gone(source)
+        if self.cluster is not None:
+            self.cluster.on_gone(source)
+
+    def on_control(self, frames: Sequence[Buffer], now: Now) -> None:
+        """What another broker says about decisions."""
+        assert self.cluster is not None
+        self._is_settled = False
+        self.cluster.on_control(frames, now)
+
+    def on_data(self, frames: Sequence[Buffer], now: Now) -> None:
+        """What another broker says about copies."""
+        assert self.cluster is not None
+        self._is_settled = False
+        self.cluster.on_data(frames, now)
+
+    def on_published(self, frames: Sequence[Buffer], now: Now) -> None:
+        """What a leader appended."""
+        assert self.cluster is not None
+        self._is_settled = False
+        self.cluster.on_published(frames, now)
+
+    def on_peer_died(self, node_id: int, now: Now) -> None:
+        """By evidence: its connection ended, and its address refuses another."""
+        assert self.cluster is not None
+        self._is_settled = False
+        self.cluster.on_peer_died(node_id, now)
+
+    def on_adopted(self, cluster_id: str, now: Now) -> None:
+        """The cluster that this broker belongs to is on disk."""
+        assert self.cluster is not None
+        self.identity = msgspec.structs.replace(self.identity, cluster_id=cluster_id)
+        self._topics.cluster_id = cluster_id
+        self.cluster.on_adopted(cluster_id, now)
+        self._settle(now)
+
+    def on_quorum_written(self, error: ZmqmqError | None, now: Now) -> None:
+        """What the quorum's log asked for is written, or why not."""
+        assert self.cluster is not None
+        self.cluster.on_quorum_written(error)
+        self._settle(now)
+
+    def on_sync_begun(self) -> None:
+        """The sync that begins now holds everything that was written."""
+        if self.cluster is not None and self.cluster.engine is not None:
+            self.cluster.engine.on_sync_begun()
+
+    def on_truncated(self, ends: Mapping[PartitionId, int | ZmqmqError], now: Now) -> None:
+        """Logs of followers end there now, or why not."""
+        assert self.partitions.replicas is not None
+        self.partitions.replicas.on_truncated(ends)
+        self._settle(now)
+
+    def on_reset(self, partition: PartitionId, log_start: int, now: Now) -> None:
+        """The log of a follower begins there, and is empty."""
+        assert self.partitions.replicas is not None
+        self.partitions.replicas.on_reset(partition, log_start)
+        self._settle(now)
+
+    def on_reset_failed(self, partition: PartitionId, error: ZmqmqError, now: Now) -> None:
+        """The log of a follower stays as it is, out of sync."""
+        assert self.partitions.replicas is not None
+        self.partitions.replicas.on_reset_failed(partition, error)
+        self._settle(now)
 
     def on_fetched(self, partition: PartitionId, message_count: int, size_bytes: int) -> None:
         leader = self.partitions.opened(partition)
@@ -214,7 +311,8 @@ class Node:
         self._events.on_tick(now)
 
     def next_deadline_ms(self) -> int | None:
-        deadlines = (self._fetch.next_deadline_ms(), self._events.next_deadline_ms())
+        cluster_ms = self.cluster.next_deadline_ms() if self.cluster is not None else None
+        deadlines = (self._fetch.next_deadline_ms(), self._events.next_deadline_ms(), cluster_ms)
         return min((each for each in deadlines if each is not None), default=None)
 
     def take_effects(self, now: Now) -> list[Effect]:
@@ -222,16 +320,46 @@ class Node:
         if not self._is_settled:
             self._settle(now)
         effects: list[Effect] = list(self.partitions.take_appends())
-        batches = self._log.take_batches()
-        if batches:
-            self._dispatch.wants_sync = True
-            effects.append(Append(METADATA_PARTITION, batches))
+        if self._log is not None:
+            batches = self._log.take_batches()
+            if batches:
+                self._dispatch.wants_sync = True
+                effects.append(Append(METADATA_PARTITION, batches))
+        elif self.cluster is not None:
+            effects.extend(self._take_cluster_effects(self.cluster, now))
         effects.extend(self._dispatch.take())
+        if self.cluster is not None:
+            effects = [self._routed(effect, self.cluster) for effect in effects]
         return effects
+
+    def _take_cluster_effects(self, cluster: ClusterDesk, now: Now) -> list[Effect]:
+        if not self._dispatch.effects and cluster.place(now):
+            self._settle(now)
+        effects = cluster.advance(now)
+        for source, frames in cluster.take_forwarded():
+            self.on_message(source, frames, now)
+        self._settle(now)
+        assert self.partitions.replicas is not None
+        effects.extend(self.partitions.replicas.take_effects(now))
+        return effects
+
+    def _routed(self, effect: Effect, cluster: ClusterDesk) -> Effect:
+        """An answer to a request that another broker sent on goes back there."""
+        return cluster.answer_forwarded(effect) if isinstance(effect, Send) and is_forwarded(effect.target) else effect
+
+    def _is_for_controller(self, request: Request, source: bytes) -> bool:
+        """A change that this broker, of a cluster, cannot decide."""
+        return (
+            self.cluster is not None
+            and isinstance(request, _FOR_CONTROLLER)
+            and not self._topics.is_deciding
+            and not is_forwarded(source)
+            and not (isinstance(request, InitProducer) and request.producer_id >= 0)
+        )
 
     def _settle(self, now: Now) -> None:
         """Hand on what the machines told each other; who hears something may have something to tell."""
-        events = self._log.take_events()
+        events = self._log.take_events() if self._log is not None else []
         self._topics.on_events(events)
         receipts = self.partitions.take_receipts()
         self._produce.on_receipts(receipts, now)
@@ -251,6 +379,10 @@ class Node:
             raise Fenced(
                 f"the client looks for cluster {request.cluster_id[:TEXT_MAX]}, this is {self.identity.cluster_id}",
                 hint="another cluster answers at this address; correct the address, or make a new client",
+            )
+        if self.cluster is not None and not self.is_ready:
+            raise BrokerUnavailable(
+                f"broker {self.identity.node_id} has not joined its cluster yet", hint="a majority of the cluster's voters has to run"
             )
         self._connections.open(source, request.client_id[:TEXT_MAX], request.software[:TEXT_MAX], now.ms)
         reply = HelloReply(
@@ -310,9 +442,23 @@ class Node:
             self.partitions.image,
             cluster_id=self.identity.cluster_id,
             node_id=node_id,
-            quorum=Quorum(node_id, self._log.epoch, (node_id,)),
+            quorum=self._quorum(),
         )
         self._dispatch.reply(source, reply)
+
+    def _quorum(self) -> Quorum:
+        if self._log is not None:
+            return Quorum(self.identity.node_id, self._log.epoch, (self.identity.node_id,))
+        engine = self.cluster.engine if self.cluster is not None else None
+        if engine is None:
+            return Quorum(-1, -1, ())
+        members = engine.configuration
+        return Quorum(
+            engine.leader_node if engine.leader_node is not None else -1,
+            engine.epoch,
+            tuple(voter.node_id for voter in members.voters),
+            tuple(learner.node_id for learner in members.learners),
+        )
 
     def _on_events(self, source: bytes, request: GetEvents, _payload: Sequence[Buffer], now: Now) -> None:
         self._heard(source, now)
@@ -328,6 +474,8 @@ class Node:
         )
 
     def _heard(self, source: bytes, now: Now) -> Connection:
+        if is_forwarded(source):
+            return Connection(source, "", "")
         return self._connections.heard(source, now.ms)
 
     _HANDLERS: ClassVar[dict[type[Request], tuple[str, Callable[[Node, bytes, Any, Sequence[Buffer], Now], None]]]] = {

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Protocol
 from zmqmq.broker.dispatch import Dispatch
 from zmqmq.effects import Append, CreateLog, DeleteTopicLogs
 from zmqmq.errors import CorruptLog, LogOffline, NotLeader, UnknownTopic, ZmqmqError
-from zmqmq.metadata.image import ClusterImage, TopicImage
+from zmqmq.metadata.image import NO_LEADER, ClusterImage, TopicImage
 from zmqmq.model import PartitionId
-from zmqmq.replication.leader import Leadership, PartitionLeader, Receipt
+from zmqmq.replication.insync import Leadership
+from zmqmq.replication.leader import PartitionLeader, Receipt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from zmqmq.batch import StampedBatch
+    from zmqmq.broker.replicas import Replicas
     from zmqmq.facts import LogState, Synced
+    from zmqmq.metadata.image import PartitionImage
 
 
 class Logs(Protocol):
@@ -41,6 +44,12 @@ class Partitions:
         self._appends: dict[PartitionId, list[StampedBatch]] = {}
         self._touched: dict[PartitionId, PartitionLeader] = {}
         self._advanced: dict[PartitionId, None] = {}
+        self.replicas: Replicas | None = None
+        """Of a member of a cluster."""
+        self.may_lead = True
+        """False: nobody may rely on what this broker leads, for another may lead it by now."""
+        self._placing: dict[PartitionId, None] = {}
+        """Whose roles may have changed, once their logs exist."""
 
     def __iter__(self) -> Iterator[PartitionLeader]:
         """The leaders that were made so far."""
@@ -55,7 +64,9 @@ class Partitions:
     def find(self, topic_id: bytes, partition: int) -> PartitionLeader:
         """Raises UnknownTopic, NotLeader, CorruptLog."""
         leader = self._leaders.get(PartitionId(topic_id, partition))
-        return leader if leader is not None else self._open(topic_id, partition)
+        if leader is None or not self.may_lead:
+            return self._open(topic_id, partition)
+        return leader
 
     @property
     def leaders(self) -> Mapping[PartitionId, PartitionLeader]:
@@ -93,7 +104,43 @@ class Partitions:
 
     def take_appends(self) -> list[Append]:
         appends, self._appends = self._appends, {}
+        if self.replicas is not None:
+            for partition, batches in appends.items():
+                self.replicas.on_appending(partition, tuple(batches))
         return [Append(partition, tuple(batches)) for partition, batches in appends.items()]
+
+    def place(self, now_ms: int) -> bool:
+        """Take the roles that the last images gave to this broker; the logs that they need have been made. Tells whether there were any."""
+        if not self._placing or self.replicas is None:
+            return False
+        placing, self._placing = self._placing, {}
+        self.replicas.on_brokers(self.image)
+        for partition in placing:
+            topic = self.image.topics.get(partition.topic_id)
+            if topic is None:
+                continue
+            image = topic.partitions[partition.partition]
+            leadership = Leadership(image.leader_epoch, image.isr, image.partition_epoch, image.replicas)
+            if self.replicas.leading.on_leadership(partition, leadership, now_ms):
+                self.note_advanced(partition)
+            self.replicas.place(partition, topic, image, now_ms)
+        return True
+
+    @property
+    def has_placing(self) -> bool:
+        return bool(self._placing)
+
+    def note_advanced(self, partition: PartitionId) -> None:
+        """Its high watermark moved."""
+        leader = self._leaders.get(partition)
+        if leader is not None:
+            self._note(leader, has_advanced=True)
+
+    def fail_waiting(self, error: ZmqmqError) -> None:
+        """Nobody hears of the records that are under way."""
+        for leader in self._leaders.values():
+            leader.fail_waiting(error)
+            self.touch(leader)
 
     def on_written(self, partition: PartitionId) -> None:
         leader = self._leaders.get(partition)
@@ -113,9 +160,7 @@ class Partitions:
 
     def on_offline(self, reason: str, error: ZmqmqError) -> None:
         self.offline = reason
-        for leader in self._leaders.values():
-            leader.fail_waiting(error)
-            self.touch(leader)
+        self.fail_waiting(error)
 
     def take_receipts(self) -> list[Receipt]:
         touched, self._touched = self._touched, {}
@@ -138,18 +183,26 @@ class Partitions:
     def _change(self, before: TopicImage | None, topic: TopicImage) -> None:
         for number, image in enumerate(topic.partitions):
             partition = PartitionId(topic.topic_id, number)
-            if self.node_id in image.replicas and (before is None or before.settings != topic.settings):
+            known = before.partitions[number] if before is not None and number < len(before.partitions) else None
+            has_settings = before is None or before.settings != topic.settings
+            if known is image and not has_settings:
+                continue
+            is_new = known is None or self.node_id not in known.replicas
+            if self.node_id in image.replicas and (is_new or has_settings):
                 self._dispatch.effects.append(CreateLog(partition, topic.settings))
             leader = self._leaders.get(partition)
             if leader is not None:
                 self._update(leader, before, topic, number)
+            if self.replicas is not None:
+                self._placing[partition] = None
 
     def _update(self, leader: PartitionLeader, before: TopicImage | None, topic: TopicImage, number: int) -> None:
         image = topic.partitions[number]
         if image.leader_epoch != leader.leadership.epoch:
-            leader.fail_waiting(NotLeader(f"leadership of {leader.partition} moved on to epoch {image.leader_epoch}"))
+            leader.fail_waiting(self._moved(topic, number))
             self.touch(leader)
             del self._leaders[leader.partition]
+            self._advanced[leader.partition] = None
         elif before is None or before.settings != topic.settings:
             self._note(leader, leader.set_config(topic.settings))
 
@@ -162,6 +215,9 @@ class Partitions:
             if leader is not None:
                 leader.fail_waiting(error)
                 self.touch(leader)
+            if self.replicas is not None:
+                self.replicas.forget(partition)
+                self._placing.pop(partition, None)
             self._advanced[partition] = None
         self._dispatch.effects.append(DeleteTopicLogs(topic.topic_id))
 
@@ -171,17 +227,45 @@ class Partitions:
             raise UnknownTopic(f"topic {topic.name!r} has partitions 0 to {len(topic.partitions) - 1}, not {number}")
         image = topic.partitions[number]
         if image.leader != self.node_id:
-            raise NotLeader(f"partition {number} of {topic.name!r} is led by broker {image.leader}")
+            raise self._moved(topic, number)
+        if not self.may_lead:
+            raise NotLeader(f"broker {self.node_id} is cut off from its cluster and leads nothing until it is back", outcome="not_written")
         partition = PartitionId(topic_id, number)
+        if self.replicas is not None:
+            raise NotLeader(f"broker {self.node_id} does not lead partition {number} of {topic.name!r} yet", outcome="not_written")
         state = self._logs.state(partition)
         if state.error:
             raise CorruptLog(f"partition {number} of {topic.name!r} is out of service: {state.error}", hint="restore it from a backup")
-        leader = self._leaders[partition] = PartitionLeader(
-            partition, self.node_id, Leadership(image.leader_epoch, image.isr), topic.settings, state
-        )
+        return self._make(partition, topic, image, state, 0)
+
+    def lead(self, partition: PartitionId, topic: TopicImage, image: PartitionImage, high_watermark: int) -> PartitionLeader | None:
+        """Begin to lead a partition; None when its log is out of service."""
+        state = self._logs.state(partition)
+        return None if state.error else self._make(partition, topic, image, state, high_watermark)
+
+    def _make(
+        self, partition: PartitionId, topic: TopicImage, image: PartitionImage, state: LogState, high_watermark: int
+    ) -> PartitionLeader:
+        leadership = Leadership(image.leader_epoch, image.isr, image.partition_epoch, image.replicas)
+        leader = PartitionLeader(partition, self.node_id, leadership, topic.settings, state, high_watermark=high_watermark)
+        self._leaders[partition] = leader
         return leader
+
+    def _moved(self, topic: TopicImage, number: int) -> NotLeader:
+        """Who leads instead, for the client."""
+        image = topic.partitions[number]
+        if image.leader == NO_LEADER:
+            return NotLeader(f"partition {number} of {topic.name!r} has no leader", hint="brokers that keep it have to come back")
+        broker = self.image.brokers.get(image.leader)
+        return NotLeader(
+            f"partition {number} of {topic.name!r} is led by broker {image.leader}",
+            leader=image.leader,
+            endpoint=broker.endpoint if broker is not None else "",
+        )
 
     def _note(self, leader: PartitionLeader, has_advanced: bool) -> None:
         if has_advanced:
             self._advanced[leader.partition] = None
+            if self.replicas is not None:
+                self.replicas.leading.on_moved(leader.partition)
         self.touch(leader)

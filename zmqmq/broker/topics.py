@@ -13,10 +13,11 @@ from msgspec import Struct
 from zmqmq.broker.dispatch import Dispatch
 from zmqmq.broker.limits import RETRY_AFTER_MS
 from zmqmq.broker.partitions import Partitions
-from zmqmq.errors import NotLeader, RemoteProtocolError, Throttled, UnknownProducer, UnknownTopic, ZmqmqError
+from zmqmq.errors import NotLeader, OutcomeUnknown, RemoteProtocolError, Throttled, UnknownProducer, UnknownTopic, ZmqmqError
 from zmqmq.metadata.controller import PRODUCER_ID_BLOCK, Controller, Decision, unknown_topic
 from zmqmq.metadata.image import NO_LEADER, PartitionImage, TopicImage
 from zmqmq.metadata.log import REPLAYED, Committed, Leader, LogEvent, Lost, MetadataLog, Refused, Unknown
+from zmqmq.metadata.quorum.engine import QuorumLog
 from zmqmq.metadata.records import ProducerIdsAllocated
 from zmqmq.model import INTERNAL_PREFIX
 from zmqmq.wire.framing import fault
@@ -26,6 +27,7 @@ from zmqmq.wire.replies import (
     InitProducerReply,
     MetadataReply,
     PartitionInfo,
+    Reply,
     TopicInfo,
     TopicReply,
 )
@@ -33,6 +35,7 @@ from zmqmq.wire.requests import AlterTopic, CreateTopic, DeleteTopic, GetMetadat
 
 if TYPE_CHECKING:
     from zmqmq.broker.connections import Connection
+    from zmqmq.metadata.controlling import ActiveController
 
 PROPOSALS_MAX: Final = 1_000
 """Changes on their way into the metadata log."""
@@ -50,6 +53,7 @@ class _Asked(Struct, frozen=True):
     source: bytes
     correlation_id: int
     topic_id: bytes
+    answer: Reply | None = None
 
 
 class TopicDesk:
@@ -59,14 +63,15 @@ class TopicDesk:
         self.is_ready = False
         self.start_error: ZmqmqError | None = None
         self._node_id = node_id
-        self._cluster_id = cluster_id
+        self.cluster_id = cluster_id
         self._controller = controller
         self._partitions = partitions
         self._dispatch = dispatch
+        self.active: ActiveController | None = None
+        """Of a member of a cluster: decides together with this desk. A broker of its own registers itself."""
         self._log: MetadataLog | None = None
         self._epoch: int | None = None
         self._registration: tuple[str, str] = ("", "")
-        self._proposal_id = 0
         self._open: dict[int, _Asked | None] = {}
         self._producer_ids = range(0)
         self._ids_proposal: int | None = None
@@ -81,10 +86,13 @@ class TopicDesk:
         self._partitions.check_writable()
         if len(self._open) >= PROPOSALS_MAX:
             raise Throttled(f"{len(self._open)} metadata changes are on their way", retry_after_ms=RETRY_AFTER_MS)
-        decision = self._controller.decide(request)
+        self.decide(connection.source, request.correlation_id, self._controller.decide(request))
+
+    def decide(self, source: bytes, correlation_id: int, decision: Decision, answer: Reply | None = None) -> None:
+        """Carry a decision out, then say ``answer``; None: the topic that it is about. Raises the decision's error."""
         if decision.error is not None:
             raise decision.error
-        asked = _Asked(connection.source, request.correlation_id, decision.topic_id)
+        asked = _Asked(source, correlation_id, decision.topic_id, answer)
         if decision.records:
             self._propose(decision, asked)
         else:
@@ -94,7 +102,14 @@ class TopicDesk:
         image = self._partitions.image
         topics = self._listed(request.internal) if request.topics is None else self._named(request.topics)
         brokers = [BrokerInfo(broker.node_id, broker.endpoint, broker.rack) for broker in image.brokers.values()]
-        self._dispatch.reply(connection.source, MetadataReply(request.correlation_id, self._cluster_id, self._node_id, brokers, topics))
+        self._dispatch.reply(connection.source, MetadataReply(request.correlation_id, self.cluster_id, self._decider(), brokers, topics))
+
+    def _decider(self) -> int:
+        """The node that decides, as far as it is known; -1 if it is not."""
+        if self.active is None:
+            return self._node_id
+        leader = self._log.leader_node if isinstance(self._log, QuorumLog) else None
+        return NO_LEADER if leader is None else leader
 
     def init_producer(self, connection: Connection, request: InitProducer) -> None:
         if request.producer_id >= self._partitions.image.producer_ids_end:
@@ -108,28 +123,66 @@ class TopicDesk:
         self._wanting_ids.append((connection.source, request.correlation_id))
         self._give_ids()
 
-    def on_events(self, events: list[LogEvent]) -> None:
+    def on_events(self, events: list[LogEvent], now_ms: int = 0) -> None:
         for event in events:
             match event:
                 case Committed():
-                    self._on_committed(event)
+                    self._on_committed(event, now_ms)
                 case Refused():
                     self._controller.on_refused(event.proposal_id)
                     self._on_failed(event.proposal_id, event.error)
+                    if self.active is not None:
+                        self.active.on_refused(event.proposal_id)
                 case Unknown():
                     self._on_failed(event.proposal_id, event.error)
                 case Leader():
                     self._epoch = event.epoch
-                    self._propose(self._controller.register(self._node_id, *self._registration), None)
+                    if self.active is not None:
+                        self._controller.advance_to(event.index)
+                        self.active.on_leader(event.epoch, now_ms)
+                    else:
+                        self._propose(self._controller.register(self._node_id, *self._registration), None)
                 case Lost():
-                    self._epoch = None
+                    self._on_lost(event)
 
-    def _on_committed(self, event: Committed) -> None:
+    def append_decided(self) -> bool:
+        """Hand to the log what the active controller decided. Tells whether there was anything."""
+        if self.active is None or self._log is None:
+            return False
+        appends = self.active.take_appends()
+        for append in appends:
+            assert self._epoch is not None
+            self._log.append(self._epoch, append.index, append.proposal_id, append.records)
+        return bool(appends)
+
+    @property
+    def is_deciding(self) -> bool:
+        """This broker is the active controller."""
+        return self._epoch is not None
+
+    def _on_lost(self, event: Lost) -> None:
+        self._epoch = None
+        if self.active is not None:
+            self.active.on_lost()
+            error = OutcomeUnknown(
+                f"the controller changed while it was decided: {event.reason}", hint="look whether it was done before you ask again"
+            )
+            for proposal_id in list(self._open):
+                self._on_failed(proposal_id, error)
+
+    def _on_committed(self, event: Committed, now_ms: int) -> None:
+        self._controller.advance_to(event.index)
         assert event.index == self._controller.committed.index
+        if not event.records:
+            self._controller.advance_to(event.index + 1)
+            self._partitions.set_image(self._controller.committed)
+            return
         self._partitions.set_image(self._controller.on_committed(event.proposal_id, event.records))
         if event.proposal_id == REPLAYED:
             return
-        asked = self._open.pop(event.proposal_id)
+        if self.active is not None:
+            self.active.on_committed(event.proposal_id, now_ms)
+        asked = self._open.pop(event.proposal_id, None)
         self._on_ids_answered(event.proposal_id)
         broker = self._partitions.image.brokers.get(self._node_id)
         self.is_ready = self.is_ready or (broker is not None and broker.broker_epoch == event.index)
@@ -140,8 +193,8 @@ class TopicDesk:
                 self._take_ids(record.end)
 
     def _on_failed(self, proposal_id: int, error: ZmqmqError) -> None:
-        asked = self._open.pop(proposal_id)
-        if not self.is_ready:
+        asked = self._open.pop(proposal_id, None)
+        if not self.is_ready and self.active is None:
             self.start_error = error
         if asked is not None:
             self._dispatch.refuse(asked.source, asked.correlation_id, error)
@@ -151,14 +204,22 @@ class TopicDesk:
     def _propose(self, decision: Decision, asked: _Asked | None) -> int:
         if self._log is None or self._epoch is None:
             raise NotLeader("this broker does not decide about topics now")
-        self._proposal_id += 1
+        if self.active is not None:
+            proposal_id = self.active.propose(decision)
+            assert proposal_id is not None
+            self._open[proposal_id] = asked
+            return proposal_id
+        proposal_id = self._controller.fresh_proposal_id()
         index = self._controller.pending.index
-        self._open[self._proposal_id] = asked
-        self._controller.on_proposed(self._proposal_id, decision.records)
-        self._log.append(self._epoch, index, self._proposal_id, decision.records)
-        return self._proposal_id
+        self._open[proposal_id] = asked
+        self._controller.on_proposed(proposal_id, decision.records)
+        self._log.append(self._epoch, index, proposal_id, decision.records)
+        return proposal_id
 
     def _answer(self, asked: _Asked) -> None:
+        if asked.answer is not None:
+            self._dispatch.reply(asked.source, asked.answer)
+            return
         topic = self._partitions.image.topics.get(asked.topic_id)
         if topic is None:
             self._dispatch.reply(asked.source, DoneReply(asked.correlation_id))

@@ -214,6 +214,12 @@ class Controller:
         self._check()
         return self.committed
 
+    def advance_to(self, index: int) -> None:
+        """The indexes before this one are taken: by entries that the log wrote for itself, which hold no records."""
+        if index > self.committed.index:
+            self.committed = msgspec.structs.replace(self.committed, index=index)
+            self._rebase()
+
     def on_refused(self, proposal_id: int) -> None:
         """The proposal is in no log, nor are those after it, whose indexes counted on it: decisions must not see them any more."""
         opened = list(self._open)

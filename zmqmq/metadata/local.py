@@ -16,7 +16,8 @@ from zmqmq.metadata.log import APPEND_BYTES_MAX, REPLAYED, Committed, Leader, Lo
 from zmqmq.metadata.records import MetadataRecord, decode, encode
 from zmqmq.model import METADATA_PARTITION
 from zmqmq.ports import Buffer
-from zmqmq.replication.leader import Leadership, PartitionLeader
+from zmqmq.replication.insync import Leadership
+from zmqmq.replication.leader import PartitionLeader
 from zmqmq.topic_config import TopicConfig
 from zmqmq.units import UNLIMITED
 from zmqmq.wire.replies import ProduceResult

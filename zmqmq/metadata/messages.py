@@ -124,6 +124,8 @@ class Forwarded(Struct, frozen=True, array_like=True, tag=28):
     node_id: int
     number: int
     frames: list[bytes]
+    index: int = 0
+    """Say it to the client when this index is applied: it may look at once for what it asked for."""
 
 
 ControlMessage: TypeAlias = (
