@@ -301,9 +301,6 @@ class QuorumLog:
     def _apply(self, entry: Entry) -> None:
         if entry.configuration is not None:
             self._changing.on_committed(entry.proposal_id, self.now_ms)
-        if not entry.records:
-            self._events.append(Committed(REPLAYED, entry.index, ()))
-            return
         proposal = self._proposals.get(entry.proposal_id)
         if proposal is not None and proposal.term == entry.term:
             del self._proposals[entry.proposal_id]
@@ -347,9 +344,10 @@ class QuorumLog:
                 raise CorruptLog(
                     f"the metadata log ends at index {index}, {self.committed_end} is expected", hint="restore this broker's disk"
                 )
-            yield from (_replayed(entry) for entry in found if entry.records)
+            yield from map(_replayed, found)
             index = found[-1].end
 
 
 def _replayed(entry: Entry) -> Committed:
+    """Raft's own entries too, without records: so whoever counts on knows how far the log is."""
     return Committed(REPLAYED, entry.index, tuple(decode(record) for record in entry.records))
