@@ -11,14 +11,18 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final
 
-from zmqmq.broker.config import BrokerConfig
+from zmqmq.broker.cluster import ClusterSettings
+from zmqmq.broker.config import BrokerConfig, peer_addresses
 from zmqmq.broker.loop import Loop, Surroundings, Usage, open_store
+from zmqmq.broker.peering import Ways
 from zmqmq.errors import ZmqmqError
 from zmqmq.testing.sim.chance import log_uniform
 from zmqmq.testing.sim.clock import SimClock
 from zmqmq.testing.sim.disk import Loss, PowerCut, SimDisk
 from zmqmq.testing.sim.kernel import World
+from zmqmq.testing.sim.mesh import SimMesh
 from zmqmq.testing.sim.network import Network
+from zmqmq.testing.sim.stream import SimStream
 from zmqmq.testing.sim.transport import SimRouter
 from zmqmq.testing.sim.worker import SimWorker
 
@@ -28,6 +32,9 @@ SYNC_US: Final = (100.0, 20_000.0)
 """Mean time of a sync: least and greatest; each machine has its own disk."""
 CHECKPOINT_SYNCS: Final = 10
 """How much longer a checkpoint takes."""
+CONTROL_PORT: Final = 5580
+DATA_PORT: Final = 5581
+STREAM_PORT: Final = 5582
 SETTLE_S_MAX: Final = 10.0
 """A clean stop waits so long for the disk, like the real one."""
 
@@ -37,6 +44,10 @@ class State(enum.Enum):
     STARTING = "starting"
     SERVING = "serving"
     STOPPING = "stopping"
+
+
+def address_of(machine: str, port: int) -> str:
+    return f"tcp://{machine}:{port}"
 
 
 class SimBroker:
@@ -75,6 +86,8 @@ class SimBroker:
         self._on_turn = on_turn
         self._on_down = on_down
         self._router: SimRouter | None = None
+        self._meshes: tuple[SimMesh, SimMesh] | None = None
+        self._stream: SimStream | None = None
         self._turn_at_us = -1
         """When the next turn is due; -1: none is."""
 
@@ -128,6 +141,7 @@ class SimBroker:
 
     def _open(self) -> None:
         self._router = SimRouter(self._network, self.process, self.name, self.address, self._wake)
+        ways = self._open_ways() if self.config.peers else None
         try:
             store = open_store(self.config, disk=self.disk, clock=self.clock, random=self._random)
         except ZmqmqError as error:
@@ -143,11 +157,27 @@ class SimBroker:
             sync_worker=self._worker(self._sync_us),
             checkpoint_worker=self._worker(self._sync_us * CHECKPOINT_SYNCS),
             usage=lambda: Usage(0, 0),
+            ways=ways,
+            boot_id=f"{self.name} {self.power_cuts}",
         )
         self._tell("opened", f"{self.name}: {store.report!r}")
-        self.loop = Loop(self.config, store, surroundings, endpoint=self.address)
+        self.loop = Loop(self.config, store, surroundings, endpoint=self.address, cluster=self._membership() if ways is not None else None)
         self.loop.begin()
         self._after_turn()
+
+    def _open_ways(self) -> Ways:
+        def mesh(port: int) -> SimMesh:
+            address = address_of(self.name, port)
+            return SimMesh(self._network, self.process, address, wake=self._wake, random=self._random)
+
+        stream = address_of(self.name, STREAM_PORT)
+        self._meshes = (mesh(CONTROL_PORT), mesh(DATA_PORT))
+        self._stream = SimStream(self._network, self.process, stream, wake=self._wake, random=self._random)
+        return Ways(*self._meshes, self._stream)
+
+    def _membership(self) -> ClusterSettings:
+        control, data, stream = (address_of(self.name, port) for port in (CONTROL_PORT, DATA_PORT, STREAM_PORT))
+        return ClusterSettings(peer_addresses(self.config), control, data, stream, rack=self.config.rack)
 
     def _worker(self, job_us_mean: float) -> SimWorker[Any]:
         return SimWorker(self.process, self._random, self.disk, self._guarded, self._wake, job_us_mean=job_us_mean)
@@ -160,7 +190,7 @@ class SimBroker:
 
     def _turn_once(self) -> None:
         assert self.loop is not None
-        if self.state is State.SERVING:
+        if self.state is State.SERVING or (self._stream is not None and self.state is State.STARTING):
             self.loop.turn()
         else:
             self.loop.go_on()
@@ -177,12 +207,16 @@ class SimBroker:
             self._close()
             return
         self._on_turn(self)
-        if self.state is not State.SERVING:
+        if self.state is not State.SERVING and (self._stream is None or self.state is State.STOPPING):
             return  # only a worker has news
-        if router.has_arrived:
+        if router.has_arrived or self._has_heard_peers():
             self._wake()
         else:
             self._turn_by(self.clock.world_us(loop.next_turn_ms()))
+
+    def _has_heard_peers(self) -> bool:
+        ways = (*(self._meshes or ()), *((self._stream,) if self._stream is not None else ()))
+        return any(way.has_arrived for way in ways)
 
     def _close(self) -> None:
         loop = self.loop
@@ -223,4 +257,7 @@ class SimBroker:
         if self._router is not None:
             self._network.drop_listener(self._router, is_silent=is_silent)
             self._router = None
+        for way in (*(self._meshes or ()), *((self._stream,) if self._stream is not None else ())):
+            way.end(is_silent=is_silent)
+        self._meshes = self._stream = None
         self._on_down(self)

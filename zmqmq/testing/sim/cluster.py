@@ -26,7 +26,7 @@ from zmqmq.client.arguments import Seconds
 from zmqmq.client.opening import TIMEOUT_S
 from zmqmq.store.layout import INDEX_SUFFIX
 from zmqmq.store.store import StoreOptions
-from zmqmq.testing.sim.broker import SimBroker, State
+from zmqmq.testing.sim.broker import CONTROL_PORT, SimBroker, State, address_of
 from zmqmq.testing.sim.chance import Chance, Omissions
 from zmqmq.testing.sim.client import SimClient
 from zmqmq.testing.sim.clock import SimClock
@@ -78,6 +78,7 @@ class Cluster:
         has_faults: bool = False,
         is_supervised: bool = False,
         omissions: Omissions | None = None,
+        broker_count: int = 1,
     ) -> None:
         self.world = World()
         self.trace = Trace(self.world)
@@ -96,7 +97,7 @@ class Cluster:
         self._undos: dict[int, Callable[[], None]] = {}
         self._machines: dict[str, SimClock] = {}
         base = config or BrokerConfig(store=SMALL)
-        self.brokers = [self._make_broker(node, base, has_faults=has_faults) for node in range(1)]
+        self.brokers = [self._make_broker(node, base, broker_count, has_faults=has_faults) for node in range(broker_count)]
 
     def __repr__(self) -> str:
         return f"Cluster(seed={self.chance.seed} at {self.world.now_us / US_PER_S:.3f} s, {self.brokers})"
@@ -211,12 +212,14 @@ class Cluster:
             self.clients.clear()
             self.world.dispose()
 
-    def _make_broker(self, node: int, base: BrokerConfig, *, has_faults: bool) -> SimBroker:
+    def _make_broker(self, node: int, base: BrokerConfig, broker_count: int, *, has_faults: bool) -> SimBroker:
         name = f"b{node}"
         faults = DiskFaults.draw(self.chance.stream(f"{name} disk faults")) if has_faults else DiskFaults(torn=1.0)
         disk = SimDisk(
             self.chance.stream(f"{name} disk"), faults=faults, decide=self.chance.decide, on_fault=partial(self._on_disk_fault, node)
         )
+        peers = tuple(f"{peer}@{address_of(f'b{peer}', CONTROL_PORT)}" for peer in range(broker_count)) if broker_count > 1 else ()
+        base = msgspec.structs.replace(base, peers=peers)
         config = msgspec.structs.replace(base, data="/data", node_id=node, listen=(f"tcp://{name}:5570",), http="", insecure_plaintext=True)
         return SimBroker(
             self.world,
