@@ -367,3 +367,15 @@ def test_a_broker_that_registers_after_a_long_silence_is_not_fenced_for_it() -> 
     made.run(200, commits=False)
     made.commit()
     assert not made.image.brokers[0].is_fenced
+
+
+def test_what_the_log_refused_is_decided_again() -> None:
+    made = with_topic()
+    made.alive.discard(0)
+    made.active.on_evidence(0, made.now_ms)
+    made.turn()
+    made.refuse()
+    assert not made.controller.pending.brokers[0].is_fenced
+    made.run(FENCE_MS)
+    assert made.image.brokers[0].is_fenced
+    assert all(made.partition(n).leader in (1, 2) for n in range(3))

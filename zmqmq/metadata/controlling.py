@@ -101,7 +101,8 @@ class ActiveController:
         """The index that a broker must have applied to be unfenced: what it sent before it knew may be old."""
         self._open: dict[int, _Purpose] = {}
         """What each proposal that is on its way is for."""
-        self._wants_repair = False
+        self._repair_at_ms: int | None = None
+        """When every partition is to be settled again, because something was left undone."""
         self._wants_internal = False
         self._balance_at_ms = 0
         self._appends: list[MetadataAppend] = []
@@ -121,7 +122,7 @@ class ActiveController:
         self.epoch = epoch
         self._now_ms = now_ms
         self._balance_at_ms = now_ms + BALANCE_MS
-        self._wants_repair = self._wants_internal = True
+        self._repair_at_ms, self._wants_internal = now_ms, True
         self._listen_anew()
 
     def on_lost(self) -> None:
@@ -155,8 +156,8 @@ class ActiveController:
         self._now_ms = now_ms
         if has_stalled:
             self._listen_anew()
-        if self._wants_repair:
-            self._wants_repair = False
+        if self._repair_at_ms is not None and now_ms >= self._repair_at_ms:
+            self._repair_at_ms = None
             self._propose(_Purpose("repair"), membership.repaired(self._controller.pending))
         self._fence(now_ms)
         self._drain()
@@ -181,7 +182,7 @@ class ActiveController:
         purpose = self._open.pop(proposal_id, None)
         if purpose is not None:
             self._registering.pop(purpose.node_id, None)
-            self._wants_repair = True
+            self._repair_at_ms = self._now_ms + HEARTBEAT_MS
 
     def propose(self, decision: Decision) -> int | None:
         """Append what a client's request decided. When the proposal that is returned is committed, all of it is; None: nothing to do."""
@@ -315,7 +316,7 @@ class ActiveController:
 
     def _forget(self) -> None:
         self.epoch = None
-        self._wants_repair = self._wants_internal = False
+        self._repair_at_ms, self._wants_internal = None, False
         for waiting in (self._heard, self._stopping, self._silent, self._registering, self._fenced_at, self._open):
             waiting.clear()
         self._changes.clear()
