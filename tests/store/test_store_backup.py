@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
+from cut_world import PLACES, CutWorld, HookedDisk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_world import CONFIG, ROOT, World, checkpoint, open_store, partition, read_all, stamped, sync
@@ -22,6 +23,7 @@ from zmqmq.testing.sim.disk import SimDisk
 
 COPY = "backups/copy"
 STEPS_MAX = 400
+CUT_STEPS_MAX = 60
 
 
 class Turns:
@@ -171,6 +173,39 @@ def test_a_backup_under_any_interleaving_holds_what_was_acknowledged_and_no_wron
     copy.append([Append(where, (stamped(where, copy.state(where).log_end, b"goes on"),)) for where in world.partitions])
     assert sync(copy)
     copy.close()
+
+
+class TurningCutDisk(TurningDisk, HookedDisk):
+    """A ``CutWorld``'s disk that takes turns."""
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1 << 30), warm_up=st.integers(0, 50), share=st.sampled_from([0.02, 0.1, 0.5, 0.9]))
+def test_a_backup_of_logs_that_are_truncated_meanwhile_is_what_the_journal_said_at_some_time(seed: int, warm_up: int, share: float) -> None:
+    world = CutWorld(seed)
+    world.run(warm_up)
+    acknowledged = world.acknowledged
+    world.disk.__class__ = TurningCutDisk
+    turns = world.disk.turns = Turns(seed, share)
+    steps = 0
+
+    def store_on() -> None:
+        nonlocal steps
+        steps += 1
+        if steps < CUT_STEPS_MAX:
+            world.run(1)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backup, "CHUNK_BYTES", 700)
+        turns.both(lambda: backup_directory(world.disk, ROOT, COPY), store_on)
+    world.disk.turns = None
+    world.disk.crash("all")
+    world.store = open_store(world.disk, root=COPY, clock=world.clock)
+    for where in PLACES:
+        world.store.create(where, CONFIG)
+    world.has_undo, world.acknowledged = False, acknowledged
+    world.settle()
+    world.check()
 
 
 def filled(seed: int = 5, steps: int = 150) -> World:

@@ -10,6 +10,8 @@ What changes underneath, and why that does no harm:
   overwritten. So checkpoint, journal and checkpoint again are read, until the two readings are the same.
 - The *journal* grows. Its whole entries are taken up to the first one that is being written; the rest came later.
 - A *segment* is only ever appended to. Just the part that the checkpoint speaks of is taken.
+- A log is *truncated* or reset: its segments are cut and written again. The journal says so before that happens, so after
+  the copying the truncations are counted once more; a partition with a new one is copied anew in another round.
 - Segments and topics are *removed*. What the checkpoint names and is not there makes the copy begin again with a newer
   checkpoint; what was copied already is kept, so each round is shorter. A deleted topic gets its mark in the copy: its
   deletion is in the journal that is read after the mark was seen.
@@ -24,6 +26,7 @@ from msgspec import Struct
 
 from zmqmq.errors import CorruptLog, DiskFull, InvalidConfig, Throttled
 from zmqmq.store import replay
+from zmqmq.store.cuts import Cuts, find_cuts
 from zmqmq.store.files import disk_error, read_file, replace_file, sync_names, sync_path, write_all
 from zmqmq.store.formats import INDEX_ENTRY_BYTES
 from zmqmq.store.identity import IDENTITY_BYTES_MAX
@@ -45,11 +48,12 @@ from zmqmq.store.layout import (
     topic_of_directory,
 )
 from zmqmq.store.manifest import Manifest, PartitionEntry, decode_manifest
-from zmqmq.store.verify import Verification, check_is_data_directory, verify_directory
+from zmqmq.store.verify import UNTIL_END, Verification, check_is_data_directory, verify_directory, without_cuts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
+    from zmqmq.model import PartitionId
     from zmqmq.ports import Disk, File
 
     OnProgress = Callable[[int, int], None]
@@ -118,6 +122,15 @@ class _Snapshot(Struct, frozen=True):
 
     checkpoint: bytes
     entries: list[PartitionEntry]
+    cuts: dict[PartitionId, Cuts]
+    """Those in the journal."""
+
+    def cut_counts(self) -> dict[PartitionId, int]:
+        """Of each partition, the truncations and resets ever made."""
+        return {
+            entry.partition_id: entry.cut_count + (cuts.count if (cuts := self.cuts.get(entry.partition_id)) is not None else 0)
+            for entry in self.entries
+        }
 
 
 class _Part(Struct, frozen=True):
@@ -153,11 +166,26 @@ class _Backup:
                 if moved == (missing.path, snapshot.checkpoint):
                     raise self._missing(missing.path) from None  # nobody removed it just now
                 moved = missing.path, snapshot.checkpoint
+                self._forget_cut(snapshot)
+                continue
+            if self._forget_cut(snapshot):
                 continue
             self._remove_all_but(parts)
             self._mark_deleted(deleted)
             return self._finish(snapshot, rounds)
         raise self._too_busy("files were removed in every round")
+
+    def _forget_cut(self, copied: _Snapshot) -> bool:
+        """Whether a partition was cut since its snapshot; what was copied of it does not count then."""
+        before = copied.cut_counts()
+        after = self._snapshot(is_copied=False).cut_counts()
+        changed = [partition for partition, count in before.items() if after.get(partition, count) != count]
+        for partition in changed:
+            directory = partition_directory("", partition)[1:]
+            for path in [path for path in self._copied if parent(path) == directory]:
+                self._disk.unlink(join(self._target, path))
+                del self._copied[path]
+        return bool(changed)
 
     def remove(self) -> None:
         """Leave the target empty, as far as the disk lets."""
@@ -165,16 +193,16 @@ class _Backup:
             for name in (IDENTITY, CHECKPOINT, JOURNAL, LOGS):
                 remove_tree(self._disk, join(self._target, name))
 
-    def _snapshot(self) -> _Snapshot:
+    def _snapshot(self, *, is_copied: bool = True) -> _Snapshot:
         for _ in range(SNAPSHOTS_MAX):
-            self._snapshots += 1
+            self._snapshots += is_copied
             before = self._read_checkpoint()
             manifest, entries = decode_manifest(before, join(self._source, CHECKPOINT))
-            damage = self._copy_journal(manifest)
+            found = self._read_journal(manifest, is_copied=is_copied)
             if self._read_checkpoint() == before:
-                if damage is not None:
-                    raise damage
-                return _Snapshot(before, [entry for entry, _ in entries])
+                if isinstance(found, CorruptLog):
+                    raise found
+                return _Snapshot(before, [entry for entry, _ in entries], found)
         raise self._too_busy("there was a checkpoint in the middle of every reading of the journal")
 
     def _read_checkpoint(self) -> bytes:
@@ -188,8 +216,11 @@ class _Backup:
         found = join(self._source, path)
         return CorruptLog(f"{found} is missing", file=found, position=0, hint=f"look at the whole:  zmqmq log verify {self._source}")
 
-    def _copy_journal(self, manifest: Manifest) -> CorruptLog | None:
-        """Damage may be nothing but a journal that was begun anew while it was read: then the checkpoint has changed."""
+    def _read_journal(self, manifest: Manifest, *, is_copied: bool) -> dict[PartitionId, Cuts] | CorruptLog:
+        """Copy it, if wanted, and tell what it truncates.
+
+        Damage may be nothing but a journal that was begun anew while it was read: then the checkpoint has changed.
+        """
         names = [journal_path(self._source, slot) for slot in (0, 1)]
         with ExitStack() as stack:
             files: list[File] = []
@@ -203,9 +234,17 @@ class _Backup:
                 ends = replay.whole_ends(files, names, manifest.first_sequence)
             except CorruptLog as damage:
                 return damage
-            for slot, (file, end) in enumerate(zip(files, ends, strict=True)):
-                self._copy_file(file, journal_path(self._target, slot), 0, end)
-        return None
+            if is_copied:
+                for slot, (file, end) in enumerate(zip(files, ends, strict=True)):
+                    self._copy_file(file, journal_path(self._target, slot), 0, end)
+                    files[slot] = self._disk.open(journal_path(self._target, slot), write=False)
+                    stack.callback(files[slot].close)
+            try:
+                return find_cuts(files, replay.scan(files, names, manifest.first_sequence).entries)
+            except CorruptLog as damage:
+                return damage
+            except ValueError as error:
+                return CorruptLog(f"{names[0]} does not decode: {error}", file=names[0], position=0)
 
     def _deleted_topics(self) -> frozenset[bytes]:
         """Those whose deletion is in the journal that is read after this."""
@@ -213,17 +252,21 @@ class _Backup:
         return frozenset(topic_id for name in names if name.endswith(DELETED) and (topic_id := topic_of_directory(name)) is not None)
 
     def _parts(self, snapshot: _Snapshot, deleted: frozenset[bytes]) -> list[_Part]:
-        return [part for entry in snapshot.entries if entry.topic_id not in deleted for part in self._parts_of(entry)]
+        return [part for entry in snapshot.entries if entry.topic_id not in deleted for part in self._parts_of(entry, snapshot.cuts)]
 
-    def _parts_of(self, entry: PartitionEntry) -> Iterator[_Part]:
+    def _parts_of(self, entry: PartitionEntry, cuts: Mapping[PartitionId, Cuts]) -> Iterator[_Part]:
         directory = partition_directory("", entry.partition_id)[1:]
         try:
             names = self._disk.listdir(join(self._source, directory))
         except FileNotFoundError:
+            names = []
+        bases = [base for name in names if (base := segment_base(name)) is not None]
+        entry = without_cuts(entry, cuts.get(entry.partition_id), bases)
+        if not names:
             if (entry.position or entry.sealed_bytes) and not entry.error:
                 raise _Moved(directory) from None
             return
-        bases = [base for name in names if (base := segment_base(name)) is not None and base < entry.base]
+        bases = [base for base in bases if base < entry.base]
         ends = [*bases, entry.base][1:]
         if min([*bases, entry.base]) > entry.log_start and not entry.error:
             raise _Moved(segment_path(directory, entry.log_start))
@@ -232,7 +275,11 @@ class _Backup:
                 path = segment_path(directory, base)
                 yield from self._whole(path)
                 yield from self._whole(index_path(path), is_needed=False)
-        if entry.position:
+        if entry.position == UNTIL_END:
+            path = segment_path(directory, entry.base)
+            yield from self._whole(path)
+            yield from self._whole(index_path(path), is_needed=False)
+        elif entry.position:
             path = segment_path(directory, entry.base)
             if entry.error:  # what there is of it
                 yield from self._whole(path, is_needed=False, size_max=entry.position)

@@ -97,7 +97,7 @@ def _find(log: PartitionLog, end: int) -> _Boundary:
     segments = log.segments()
     before = [base for base in segments if base < end]
     if not before:
-        if segments[0] > end:
+        if segments[0] > end > log.log_start:  # else nothing is left, and nothing is needed
             path = segment_path(log.directory, end)
             raise corrupt(path, 0, f"no segment holds offset {end}; the oldest begins at {segments[0]}")
         return _Boundary(end, end, 0, 0, UNKNOWN)

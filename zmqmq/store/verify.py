@@ -53,7 +53,7 @@ T = TypeVar("T")
 
 SCAN_BYTES: Final = 1 << 20
 _INDEX_BYTES_MAX: Final = 16 << 20
-_UNTIL_END: Final = -1
+UNTIL_END: Final = -1
 """For the position where a truncated log's newest segment ends, which only its batches tell."""
 JUDGEMENTS_MAX: Final = 8
 """Looks at a part that a broker changes, before it is left unjudged."""
@@ -257,7 +257,7 @@ def _is_fine(findings: Sequence[Finding]) -> bool:
     return all(finding.severity == "note" for finding in findings)
 
 
-def _without_cuts(entry: PartitionEntry, cuts: Cuts | None, bases: Sequence[int]) -> PartitionEntry:
+def without_cuts(entry: PartitionEntry, cuts: Cuts | None, bases: Sequence[int]) -> PartitionEntry:
     """What is left of a checkpoint's partition: files may be shorter than it says, or hold other records behind that."""
     if cuts is None:
         return entry
@@ -267,7 +267,7 @@ def _without_cuts(entry: PartitionEntry, cuts: Cuts | None, bases: Sequence[int]
     if cuts.bound >= entry.log_end:
         return entry
     base = max([base for base in bases if base <= entry.base and base < cuts.bound], default=cuts.bound)
-    position = _UNTIL_END if base < cuts.bound and cuts.bound > entry.log_start else 0
+    position = UNTIL_END if base < cuts.bound and cuts.bound > entry.log_start else 0
     return msgspec.structs.replace(entry, log_end=cuts.bound, base=base, position=position)
 
 
@@ -428,7 +428,7 @@ class _Checker:
         directory = partition_directory(self.root, partition)
         names = _names_in(self.disk, directory)
         bases = [base for name in names if (base := segment_base(name)) is not None]
-        entry = _without_cuts(entry, self.cuts.get(partition), bases)
+        entry = without_cuts(entry, self.cuts.get(partition), bases)
         journal_end = max(entry.log_end, self.journal_ends.get(partition, 0))
         check = PartitionCheck(partition, entry.log_start, entry.log_end, journal_end)
         if entry.error:
@@ -466,7 +466,7 @@ class _Checker:
                 if is_active and size < entry.position:
                     self._add("error", path, size, f"{path} ends at {size}, {entry.position} bytes of it were synced")
                     continue
-                size = entry.position if is_active and entry.position != _UNTIL_END else size
+                size = entry.position if is_active and entry.position != UNTIL_END else size
                 self._check_segment(file, path, check, entry, base, size=size, end=end)
             finally:
                 file.close()
@@ -478,7 +478,7 @@ class _Checker:
         indexed, reached = 0, base
         seed = stamp_seed(check.partition)
         check.segment_count += 1
-        is_cut = base == entry.base and entry.position == _UNTIL_END
+        is_cut = base == entry.base and entry.position == UNTIL_END
         try:
             for place in walk(file, path, seed, position=0, end=size, offset=base, with_bodies=True, chunk_bytes=SCAN_BYTES):
                 header = parse_header(place.data, place.at)
