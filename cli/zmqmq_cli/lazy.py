@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from zmqmq_cli.params import BROKERS, DURATION, FORMAT
-from zmqmq_cli.settings import Settings
+from zmqmq_cli.settings import Given, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -90,6 +90,19 @@ class Command(click.Command):
                     formatter.write_dl(records)
 
 
+class CommandGroup(LazyGroup):
+    """A group that is a command too when none of its own follows; it takes the global options, as a leaf does."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        own = {name for parameter in self.params for name in parameter.opts}
+        self.params.extend(option for option in global_options() if not own & set(option.opts))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        ctx.ensure_object(Settings).command = ctx.command_path
+        return super().invoke(ctx)
+
+
 class GlobalOption(click.Option):
     """An option that goes to ``Settings`` and not to the command."""
 
@@ -103,6 +116,17 @@ def _setter(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
         source = ctx.get_parameter_source(parameter.name or "")
         if value is not None and source is not click.core.ParameterSource.DEFAULT:
             setattr(ctx.ensure_object(Settings), name, value)
+
+    return set_
+
+
+def _set_given(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    """With the knowledge whether it was typed, since what is typed wins over the environment."""
+
+    def set_(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+        if value is not None:
+            is_typed = ctx.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+            setattr(ctx.ensure_object(Settings), name, Given(value, is_typed))
 
     return set_
 
@@ -128,9 +152,16 @@ def global_options() -> list[click.Option]:
             "-b",
             "--brokers",
             type=BROKERS,
-            callback=_setter("brokers"),
+            callback=_set_given("given_brokers"),
             metavar="URL,…",
-            help="Where the brokers are. [tcp://127.0.0.1:5570]",
+            help="Where the brokers are. [the context's, or tcp://127.0.0.1:5570]",
+        ),
+        option(
+            "-C",
+            "--context",
+            callback=_set_given("given_context"),
+            metavar="NAME",
+            help="The cluster of that name. [zmqmq context use NAME]",
         ),
         option("--timeout", type=DURATION, callback=_setter("timeout"), help="How long to wait for an answer. [5s]"),
         option("-f", "--format", type=FORMAT, callback=_setter("format"), help="text, wide, json, jsonl, yaml or csv."),

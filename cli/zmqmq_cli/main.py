@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "serve": Entry("serve:serve", "Run one broker in the foreground."),
+    "dev": Entry("dev:dev", "A throw-away cluster on this machine."),
     "produce": Entry("produce:produce", "Send messages to a topic."),
     "consume": Entry("consume:consume", "Read messages of topics."),
     "tail": Entry("consume:tail", "Follow topics: consume from the end."),
     "topic": Entry("topic:topic", "Create, list, describe, alter, delete, trim topics."),
+    "cluster": Entry("cluster:cluster", "State, health, leaders and replicas of a cluster."),
+    "events": Entry("events:events", "Follow what changes in a cluster."),
     "log": Entry("log:log", "Look into a data directory, offline."),
     "history": Entry("history:history", "Check what clients saw against what a log promises."),
     "ping": Entry("ping:ping", "Round trip to each broker."),
     "bench": Entry("bench:bench", "Measure produce, consume and end-to-end speed."),
+    "context": Entry("context:context", "Names for clusters: which brokers commands talk to."),
     "version": Entry("version:version", "Versions of the client and of the brokers."),
     "help": Entry("help:help_", "Topics that belong to no single command."),
 }
@@ -89,7 +93,7 @@ def run(arguments: Sequence[str], settings: Settings | None = None) -> int:
         return error.exit_code
     except ZmqmqError as error:
         settings.maybe_traceback()
-        output().error(errors.three_lines(error, settings.where, settings.brokers if settings.uses_brokers else "", settings.command))
+        output().error(errors.three_lines(error, settings.where, settings.asked if settings.uses_brokers else "", settings.command))
         return errors.exit_code(error)
     except KeyboardInterrupt:
         return errors.INTERRUPTED

@@ -130,6 +130,33 @@ def _share(text: str) -> float:
     return share
 
 
+def _place(text: str) -> tuple[str, int]:
+    """orders:3"""
+    topic, colon, number = text.rpartition(":")
+    if not colon or not topic or not (number.isascii() and number.isdigit()):
+        raise ValueError(f"{text!r} is not of the form TOPIC:PARTITION")
+    return topic, int(number)
+
+
+def _nodes(text: str) -> tuple[int, ...]:
+    """1 or 1,2,3"""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise ValueError(f"{text!r} is not a list of node ids; write 1,2,3")
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+def _new_topics(text: str) -> tuple[tuple[str, int, int], ...]:
+    """orders:6:3,events; 0 stands for the default."""
+    found = []
+    for part in text.split(","):
+        name, _, rest = part.strip().partition(":")
+        if not name:
+            raise ValueError(f"{text!r} names no topic; write orders:6,events")
+        found.append((name, *_partitions_and_replicas(rest or "0")))
+    return tuple(found)
+
+
 def _brokers(text: str) -> str:
     """Addresses with commas between; what cannot be one is found before anybody waits for it."""
     for address in (part.strip() for part in text.split(",")):
@@ -152,3 +179,6 @@ PARTITIONS = Parsed("partitions", _partitions)
 SETTING = Parsed("name=value", _setting)
 PARTITIONS_AND_REPLICAS = Parsed("p[:rf]", _partitions_and_replicas)
 SHARE = Parsed("share", _share)
+PLACE = Parsed("topic:partition", _place)
+NODES = Parsed("nodes", _nodes)
+NEW_TOPICS = Parsed("topics", _new_topics)

@@ -6,7 +6,7 @@ import contextlib
 import resource
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from zmqmq_cli.output import Output
 
 CLUSTER_CHARACTERS = 4
+_PLAIN: Final = ("node_id", "data", "advertise", "control", "replication", "stream", "rack")
+"""Options that are settings of the broker as they are."""
 
 
 @click.command("serve", cls=Command)
@@ -30,6 +32,11 @@ CLUSTER_CHARACTERS = 4
 @click.option("--data", type=click.Path(file_okay=False), help="Directory of everything durable. [./zmqmq-data]")
 @click.option("--listen", multiple=True, metavar="URL", help="Where clients connect; port 0 takes any. [tcp://127.0.0.1:5570]")
 @click.option("--advertise", metavar="URL", help="The address that clients are told. [the first of --listen]")
+@click.option("--peers", multiple=True, metavar="N@URL,…", help="Node and control address of each first broker of a cluster, this one too.")
+@click.option("--control", metavar="URL", help="Where other brokers reach this one for decisions. [its address in --peers]")
+@click.option("--replication", metavar="URL", help="Where other brokers fetch from this one. [any free port of that host]")
+@click.option("--stream", metavar="URL", help="Where this one publishes what it appends. [any free port of that host]")
+@click.option("--rack", metavar="NAME", help="Replicas are spread over racks: a word for what fails together.")
 @click.option("--http", metavar="HOST:PORT|none", help="Where /livez and /readyz are. [127.0.0.1:5571]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info", show_default=True)
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
@@ -60,9 +67,11 @@ def _config(options: dict[str, Any]) -> BrokerConfig:
 
     from zmqmq.broker.config import BrokerConfig, check_config, load_config
 
-    given = {name: options[name] for name in ("node_id", "data", "advertise") if options[name] is not None}
+    given = {name: options[name] for name in _PLAIN if options[name] is not None}
     if options["listen"]:
         given["listen"] = options["listen"]
+    if options["peers"]:
+        given["peers"] = tuple(part.strip() for text in options["peers"] for part in text.split(","))
     if options["http"] is not None:
         given["http"] = "" if options["http"] == "none" else options["http"]
     if options["insecure_plaintext"]:
@@ -118,8 +127,10 @@ def _tell_recovery(report: RecoveryReport, output: Output) -> None:
 
 
 def _print_banner(broker: Broker, output: Output, seconds: float) -> None:
-    """Scripts read the real ports here, and wait for the line that begins with ``ready``."""
+    """Scripts read the real ports here, and wait for the line that begins with ``ready``; a member of a cluster has only ``started``
+    then, and /readyz tells the rest."""
     from zmqmq import __version__
+    from zmqmq.broker.config import control_address, peer_addresses
 
     identity, config = broker.identity, broker.config
     cluster = identity.cluster_id[:CLUSTER_CHARACTERS] + "…"
@@ -127,5 +138,10 @@ def _print_banner(broker: Broker, output: Output, seconds: float) -> None:
     http = f"     http  {broker.http_url}  (/livez /readyz)" if broker.http_url else ""
     output.text(f"zmqmq {__version__}  node {config.node_id}  cluster {cluster}  data {data}")
     output.text(f"  clients  {', '.join(broker.endpoints)}{http}")
-    output.text(f"ready in {seconds:.2f} s — try:  zmqmq topic create hello          (Ctrl-C to stop)")
+    if config.peers:
+        nodes = ", ".join(str(node) for node in sorted(peer_addresses(config)))
+        output.text(f"  brokers  {control_address(config)}     cluster of nodes {nodes}")
+        output.text(f"started in {seconds:.2f} s — see:  zmqmq cluster health          (Ctrl-C to stop)")
+    else:
+        output.text(f"ready in {seconds:.2f} s — try:  zmqmq topic create hello          (Ctrl-C to stop)")
     output.flush()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -18,11 +18,19 @@ if TYPE_CHECKING:
 BROKERS_DEFAULT = "tcp://127.0.0.1:5570"
 
 
+class Given(NamedTuple):
+    """What an option said. ``is_typed``: on the command line, and not by the environment or a file."""
+
+    value: str
+    is_typed: bool
+
+
 class Settings:
     """Global options may stand before the command or behind it; behind wins."""
 
     def __init__(self) -> None:
-        self.brokers = BROKERS_DEFAULT
+        self.given_brokers: Given | None = None
+        self.given_context: Given | None = None
         self.timeout = 5.0
         self.format = "text"
         self.quiet = False
@@ -31,6 +39,25 @@ class Settings:
         self.command = "zmqmq"
         self.uses_brokers = False
         self._output: Output | None = None
+        self._chosen: tuple[str, str] | None = None
+
+    @property
+    def brokers(self) -> str:
+        """Whom to ask: what was given, or the context's, or the default. Raises InvalidConfig for a context that is not there."""
+        return self.choose()[0]
+
+    def choose(self) -> tuple[str, str]:
+        """The brokers, and the name of the context that they come from; empty when they come from none."""
+        if self._chosen is None:
+            from zmqmq_cli.contexts import Contexts
+
+            brokers, context = self.given_brokers, self.given_context
+            if brokers is not None and (context is None or brokers.is_typed or not context.is_typed):
+                self._chosen = brokers.value, ""
+            else:
+                found = Contexts().find(context.value if context else None)
+                self._chosen = (found.brokers, found.name) if found else (BROKERS_DEFAULT, "")
+        return self._chosen
 
     @property
     def output(self) -> Output:
@@ -57,7 +84,13 @@ class Settings:
     @property
     def where(self) -> str:
         """The second line of errors that name no place themselves."""
-        return f"Where: {self.command}" + (f", brokers {self.brokers}" if self.uses_brokers else "")
+        return f"Where: {self.command}" + (f", brokers {self.asked}" if self.uses_brokers else "")
+
+    @property
+    def asked(self) -> str:
+        """The brokers, as errors name them."""
+        brokers, context = self.choose()
+        return f"{brokers} (context {context})" if context else brokers
 
     @property
     def interactive(self) -> bool:
@@ -70,15 +103,16 @@ class Settings:
         from zmqmq import Client
         from zmqmq_cli.waiting import told
 
+        brokers = self.brokers
         self.uses_brokers = True
-        with Client(self.brokers, client_id="zmqmq-cli", timeout=self.timeout) as client, told(client, self.output):
+        with Client(brokers, client_id="zmqmq-cli", timeout=self.timeout) as client, told(client, self.output):
             yield client
 
-    def confirm(self, question: str, *, yes: bool) -> None:
+    def confirm(self, question: str, *, yes: bool, does: str = "deletes records") -> None:
         """Go on only if somebody said yes, now or by ``--yes``. With nobody to ask it is a usage error."""
         if yes:
             return
         context = click.get_current_context()
         if not self.interactive:
-            raise click.UsageError(f"{context.command_path} deletes records, and nobody is there to be asked; add --yes", context)
+            raise click.UsageError(f"{context.command_path} {does}, and nobody is there to be asked; add --yes", context)
         click.confirm(question, abort=True, err=True)

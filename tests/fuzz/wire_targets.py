@@ -56,7 +56,8 @@ REPLIES: Final = (
     replies.InitProducerReply(11, 5, 0),
     replies.PingReply(12),
     replies.ClusterReply(
-        13, "cluster", 1, 2, 3, 9, [1, 2], [3], [replies.BrokerStatus(1, "tcp://h:1", "tcp://h:2", "r", "zmqmq", 4, *(False, True), 1, 2, 1)],
+        13, "cluster", 1, 2, 3, 9, [1, 2], [3],
+        [replies.BrokerStatus(1, "tcp://h:1", "tcp://h:2", "r", "zmqmq", 4, *(False, True), 1, 2, 1)],
         *range(7), [replies.PartitionStatus("t", 0, -1, 3, [1, 2], [1], 2)],
         [replies.PartitionStatus("t", 1, 1, 3, [1, 2], [1], 2, [2], [1])],
     ),
