@@ -123,8 +123,12 @@ class BrokerProcess:
         """A line to its standard input."""
         assert self._process is not None
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n".encode())
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(f"{line}\n".encode())
+            self._process.stdin.flush()
+        except BrokenPipeError as error:
+            self._process.wait(END_SECONDS_MAX)
+            raise self.ended_error() from error
 
     def signal(self, number: signal.Signals) -> None:
         if self._process is not None:

@@ -12,10 +12,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from zmqmq.testing.broker import TestBroker
+    from zmqmq.testing.brokers import TestCluster
     from zmqmq.testing.sim import Cluster, MakeCluster
 
 TRACE_EVENTS_MAX: Final = 60
 """Of the end of each simulation, shown when its test fails."""
+CLUSTER_BROKERS: Final = 3
+LOG_CHARACTERS_MAX: Final = 4_000
+"""Of the end of each broker's log, shown when its test fails."""
+_real_cluster: Final = pytest.StashKey["TestCluster"]()
 _clusters: Final = pytest.StashKey["list[Cluster]"]()
 
 
@@ -29,6 +34,21 @@ def zmqmq_broker(tmp_path: Path) -> Iterator[TestBroker]:
         yield broker
     finally:
         broker.close()
+
+
+@pytest.fixture
+def zmqmq_cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TestCluster]:
+    """Three real brokers in processes of their own: ``.brokers`` and ``.client()``; ``.kill(i)``, ``.pause(i)``, ``.restart(i)``,
+    ``.partition({0}, {1, 2})``, ``.heal()``, ``.wait_until_healthy()``. For another number:
+    ``@pytest.mark.parametrize("zmqmq_cluster", [5], indirect=True)``. When the test fails, its report shows the brokers' logs."""
+    from zmqmq.testing.brokers import TestCluster
+
+    cluster = request.node.stash[_real_cluster] = TestCluster(tmp_path / "zmqmq", getattr(request, "param", CLUSTER_BROKERS))
+    try:
+        cluster.wait_until_healthy()
+        yield cluster
+    finally:
+        cluster.close()
 
 
 @pytest.fixture
@@ -53,6 +73,9 @@ def zmqmq_sim(request: pytest.FixtureRequest) -> Iterator[MakeCluster]:
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
+        real = item.stash.get(_real_cluster, None)
+        if real is not None:
+            report.sections.extend((f"broker {node}", real.log(node)[-LOG_CHARACTERS_MAX:]) for node in real.nodes)
         for cluster in item.stash.get(_clusters, []):
             report.sections.append(
                 (f"simulation of seed {cluster.chance.seed}", "\n".join(map(str, cluster.trace.events[-TRACE_EVENTS_MAX:])))
