@@ -195,7 +195,14 @@ class Node:
         else:
             self.leading.drop(PARTITION)
             self._stop()
-            self.following.follow(PARTITION, leader, leadership.epoch, self.world.now_ms, is_fsync=self.world.is_fsync)
+            self.following.follow(
+                PARTITION,
+                leader,
+                leadership.epoch,
+                self.world.now_ms,
+                is_fsync=self.world.is_fsync,
+                is_in_sync=self.node_id in leadership.isr,
+            )
 
     def _lead(self, leadership: Leadership) -> None:
         if self.leader is not None and self.leader.leadership.epoch == leadership.epoch:

@@ -66,7 +66,7 @@ def following(count: int, *, rate: int = 0) -> Following:
     made = Following(ME, EmptyLogs(), catch_up_bytes_per_s=rate)
     made.set_broker_epoch(9)
     for number in range(count):
-        made.follow(name(number), LEADER, 1, 0, is_fsync=True)
+        made.follow(name(number), LEADER, 1, 0, is_fsync=True, is_in_sync=True)
     return made
 
 
@@ -105,6 +105,7 @@ def test_a_fetch_without_an_answer_is_sent_again_under_another_number_and_a_late
     made = following(3)
     (first,) = fetches(made, 0)
     assert made.next_deadline_ms() == FETCH_MS_MAX
+    made.on_beat(Beat(LEADER, []), FETCH_MS_MAX - 1)
     (second,) = fetches(made, FETCH_MS_MAX)
     assert second.number > first.number
     assert second.entries == first.entries
@@ -119,7 +120,7 @@ def test_numbers_never_come_again_in_a_later_broker_epoch() -> None:
     (first,) = fetches(made, 0)
     later = Following(ME, EmptyLogs())
     later.set_broker_epoch(10)
-    later.follow(name(0), LEADER, 1, 0, is_fsync=True)
+    later.follow(name(0), LEADER, 1, 0, is_fsync=True, is_in_sync=True)
     (second,) = fetches(later, 0)
     assert second.number != first.number
 
@@ -219,7 +220,7 @@ def test_catching_up_keeps_to_its_rate_and_the_others_do_not_wait() -> None:
 def test_subscriptions_follow_the_leader() -> None:
     made = following(1)
     assert made.take_subscriptions() == [(LEADER, beat_key(ME), True), (LEADER, stream_key(name(0)), True)]
-    made.follow(name(0), 2, 2, 5, is_fsync=True)
+    made.follow(name(0), 2, 2, 5, is_fsync=True, is_in_sync=True)
     assert made.take_subscriptions() == [
         (LEADER, stream_key(name(0)), False), (LEADER, beat_key(ME), False), (2, beat_key(ME), True), (2, stream_key(name(0)), True),
     ]  # fmt: skip
@@ -303,9 +304,31 @@ def test_a_failed_append_is_taken_back_whole() -> None:
     assert follower.wants_fetch
 
 
-def test_a_log_that_is_out_of_service_is_thrown_away() -> None:
-    follower = PartitionFollower(name(0), LEADER, 1, state(5, error="bad CRC"))
-    assert follower.take_effects() == [Reset(name(0), 0)]
+def test_a_corrupt_log_is_thrown_away_only_when_its_broker_is_not_in_sync_any_more() -> None:
+    class Corrupt:
+        def state(self, partition: PartitionId) -> LogState:
+            return state(5, error="bad CRC")
+
+    made = Following(ME, Corrupt())
+    made.set_broker_epoch(9)
+    made.follow(name(0), LEADER, 1, 0, is_fsync=True, is_in_sync=True)
+    made.on_stream(name(0), StreamHeader(LEADER, 1, 5, 0, 0), raw(stamped(5)), 0)
+    assert made.take_messages(1_000) == []
+    assert made.take_work().resets == []
+    made.follow(name(0), LEADER, 1, 5, is_fsync=True, is_in_sync=False)
+    assert made.take_work().resets == [Reset(name(0), 0)]
+    made.on_reset(name(0), 0)
+    (fetch,) = fetches(made, 1_010)
+    assert fetch.entries == [ReplicaFetchEntry(*name(0), 1, 0, -1)]
+
+
+def test_what_is_written_after_a_change_of_leader_is_not_reported_before_it_is_compared() -> None:
+    follower = validated()
+    follower.on_stream(StreamHeader(LEADER, 1, 0, -1, 0), raw(stamped(0)))
+    follower.on_leader(2, 2)
+    follower.on_written()
+    follower.on_synced(1)
+    assert not follower.wants_report
 
 
 def test_stream_messages_survive_their_way_and_anything_else_is_refused() -> None:

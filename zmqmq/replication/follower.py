@@ -64,6 +64,7 @@ class PartitionFollower:
         "epochs",
         "held_bytes",
         "high_watermark",
+        "is_corrupt",
         "is_cutting",
         "is_validated",
         "leader",
@@ -79,7 +80,7 @@ class PartitionFollower:
     )
 
     def __init__(self, partition: PartitionId, leader: int, leader_epoch: int, state: LogState, high_watermark: int = 0) -> None:
-        """A log that is out of service (``state.error``) is thrown away and comes again from the leader."""
+        """A log that is out of service (``state.error``) waits for ``heal``."""
         self.partition = partition
         self.epochs = list(state.epochs)
         self.log_start = state.log_start
@@ -88,7 +89,7 @@ class PartitionFollower:
         self.high_watermark = max(state.log_start, min(high_watermark, state.log_end))
         self.problem = ""
         """What was wrong with the last batches, until better ones come."""
-        self.is_cutting = False
+        self.is_corrupt = self.is_cutting = bool(state.error)
         self.held_bytes = 0
         self._held: deque[tuple[StreamHeader, Buffer]] = deque()
         self._effects: list[FollowerEffect] = []
@@ -96,9 +97,6 @@ class PartitionFollower:
         self._written_epochs = len(self.epochs)
         self._leader_start = self._start_asked = 0
         self.on_leader(leader, leader_epoch)
-        if state.error:
-            reached("corrupt replica begins anew")
-            self._reset(0)
 
     def __repr__(self) -> str:
         ends = f"start={self.log_start} hw={self.high_watermark} synced={self.synced_end} end={self.log_end}"
@@ -118,6 +116,14 @@ class PartitionFollower:
         self.wants_report = False
         self._leader_watermark = self.high_watermark
         self._drop_held()
+
+    def heal(self) -> None:
+        """Throw a log that is out of service away; it comes again from the leader. Only when this broker is not in sync any more: a member
+        of the in-sync set that knows nothing could be elected."""
+        if self.is_corrupt:
+            reached("corrupt replica begins anew")
+            self.is_corrupt = False
+            self._reset(0)
 
     def fetch_entry(self) -> ReplicaFetchEntry:
         return ReplicaFetchEntry(*self.partition, self.leader_epoch, self.next_offset, self.last_epoch)

@@ -42,7 +42,7 @@ FETCH_MS_MAX: Final = 500
 """A fetch without an answer for so long is given up, and sent again."""
 FETCH_BYTES_MAX: Final = 4 << 20
 """What one fetch asks for."""
-RETRY_MS: Final = 100
+RETRY_MS: Final = 50
 """After an answer that did not help, or an append that failed."""
 BEAT_MISSING_MS: Final = 300
 """A leader that was not heard on the stream for so long is asked for everything."""
@@ -133,22 +133,25 @@ class Following:
             self._number = broker_epoch * _NUMBERS_PER_EPOCH
             self._report_number = 0
 
-    def follow(self, partition: PartitionId, leader: int, leader_epoch: int, now_ms: int, *, is_fsync: bool) -> None:
-        """The metadata log says who leads; NO_LEADER: nobody. Said again without a change, it does nothing. Not while appends or cuts of
-        the partition are under way."""
+    def follow(self, partition: PartitionId, leader: int, leader_epoch: int, now_ms: int, *, is_fsync: bool, is_in_sync: bool) -> None:
+        """The metadata log says who leads (NO_LEADER: nobody), and whether this broker is in sync. Said again without a change, it does
+        nothing. Not while appends or cuts of the partition are under way."""
         self._fsynced[partition] = is_fsync
         follower = self._followers.get(partition)
         if follower is None:
             follower = PartitionFollower(partition, leader, leader_epoch, self._logs.state(partition))
             self._followers[partition] = follower
         elif (follower.leader, follower.leader_epoch) == (leader, leader_epoch):
+            self._maybe_heal(follower, is_in_sync=is_in_sync)
             return
         else:
+            self._retrying.pop(partition, None)
             self._unlink(partition, follower.leader)
             with_held = follower.held_bytes
             follower.on_leader(leader, leader_epoch)
             self._held_bytes -= with_held
         self._link(partition, leader, now_ms)
+        self._maybe_heal(follower, is_in_sync=is_in_sync)
         self._note(follower)
 
     def unfollow(self, partition: PartitionId) -> int:
@@ -270,6 +273,11 @@ class Following:
             times.append(self._allowance_ms + int(-self._allowance * 1000 / self._rate) + 1)
         return min(times, default=None)
 
+    def _maybe_heal(self, follower: PartitionFollower, *, is_in_sync: bool) -> None:
+        if follower.is_corrupt and not is_in_sync:
+            follower.heal()
+            self._note(follower)
+
     def _link(self, partition: PartitionId, leader: int, now_ms: int) -> None:
         if leader == NO_LEADER:
             return
@@ -369,10 +377,9 @@ class Following:
 
     def _report(self, link: _Link) -> ReplicaReport:
         self._report_number += 1
-        chosen = _first(link.reports)
-        return ReplicaReport(
-            self.node_id, self._broker_epoch, [self._followers[partition].report_entry() for partition in chosen], self._report_number
-        )
+        chosen = [self._followers[partition] for partition in _first(link.reports)]
+        entries = [follower.report_entry() for follower in chosen if follower.is_validated]
+        return ReplicaReport(self.node_id, self._broker_epoch, entries, self._report_number)
 
     def _fetch(self, link: _Link, now_ms: int) -> ReplicaFetch | None:
         chosen = _first(link.wanting)
