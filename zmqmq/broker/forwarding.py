@@ -60,6 +60,7 @@ class Forwarding:
         self.node_id = node_id
         self._number = first_number
         self._waiting: dict[int, _Waiting] = {}
+        self._controller: int | None = None
 
     def forward(self, source: bytes, request: Request, frames: Sequence[Buffer], now_ms: int) -> None:
         """Raises Throttled."""
@@ -90,6 +91,7 @@ class Forwarding:
 
     def take_messages(self, controller: int | None, now_ms: int) -> list[Forward]:
         """For the controller."""
+        self._controller = controller
         messages = []
         for number, waiting in self._waiting.items():
             if controller is None or waiting.answer is not None or (waiting.sent_to == controller and now_ms < waiting.repeat_ms):
@@ -99,7 +101,12 @@ class Forwarding:
         return messages
 
     def next_deadline_ms(self) -> int | None:
-        return min((min(waiting.repeat_ms, waiting.deadline_ms) for waiting in self._waiting.values()), default=None)
+        return min((self._due_ms(waiting) for waiting in self._waiting.values()), default=None)
+
+    def _due_ms(self, waiting: _Waiting) -> int:
+        if self._controller is None or waiting.answer is not None:
+            return waiting.deadline_ms
+        return min(waiting.repeat_ms, waiting.deadline_ms)
 
     def _answer(self, waiting: _Waiting, controller: int | None, applied_index: int, now_ms: int) -> Answer | None:
         done = waiting.answer

@@ -21,7 +21,7 @@ from zmqmq.broker.storage import Storage
 from zmqmq.broker.summary import SummaryCounter
 from zmqmq.broker.upkeep import Upkeep
 from zmqmq.broker.worker import Worker
-from zmqmq.effects import AdoptCluster, Append, Effect, ResetLog, Send, Sync, TruncateLogs, WriteQuorum
+from zmqmq.effects import AdoptCluster, Append, Effect, Relay, ResetLog, Send, Sync, TruncateLogs, WriteQuorum
 from zmqmq.errors import InvalidConfig, LogOffline, MessageTooLarge, ZmqmqError
 from zmqmq.metadata.local import METADATA_CONFIG, LocalLog
 from zmqmq.model import BATCH_BYTES_MAX, FRAME_BYTES_MAX, METADATA_PARTITION
@@ -253,6 +253,8 @@ class Loop:
                 self._send(effect.target, effect.reply, effect.payload)
             elif kind is Sync:
                 self._wants_sync = True
+            elif isinstance(effect, Relay):
+                self._transport.send(effect.target, effect.frames)
             elif kind in PEER_EFFECTS:
                 assert self._peering is not None
                 self._peering.perform(effect)  # type: ignore[arg-type]  # it is one of them

@@ -75,7 +75,10 @@ class Replicas:
             return
         self.leading.drop(partition)
         if self.node_id in image.replicas:
-            self.following.follow(partition, image.leader, image.leader_epoch, now_ms, is_fsync=topic.settings.durability == "fsync")
+            self.following.follow(
+                partition, image.leader, image.leader_epoch, now_ms,
+                is_fsync=topic.settings.durability == "fsync", is_in_sync=self.node_id in image.isr,
+            )  # fmt: skip
         else:
             self.following.unfollow(partition)
 
@@ -191,10 +194,8 @@ class Replicas:
         return list(again.values())
 
     def _proposals(self, now: Now) -> list[Effect]:
-        if self.controller is None:
-            return []
         proposals = self.leading.take_proposals(now.ms)
-        if not proposals:
-            return []
+        if not proposals or self.controller is None:
+            return []  # they come again
         changes = [PartitionProposal(*each.partition, each.leader_epoch, each.partition_epoch, list(each.isr)) for each in proposals]
         return [Tell(self.controller, AlterPartitions(self.node_id, self.broker_epoch, changes))]
