@@ -177,6 +177,16 @@ def test_who_may_have_lost_committed_records_is_not_eligible() -> None:
     assert made.partition().leader == NO_LEADER
 
 
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_a_controller_that_dies_within_a_registration_leaves_no_lead_with_lost_memory(cut: int) -> None:
+    made = world(durability="replicated")
+    first = made.partition().leader
+    made.write("t", 0)
+    made.flow("t", 0)
+    made.register(first, is_intact=False, kept=0, cut=cut)
+    assert made.partition().leader != first
+
+
 def test_a_last_member_that_lost_its_memory_waits_for_the_one_that_did_not() -> None:
     made = world(replicas=2, durability="replicated")
     first, second = made.partition().replicas

@@ -14,7 +14,7 @@ PLACES = [("replicated", 0), ("replicated", 1), ("synced", 0), ("unclean", 0), (
 
 nodes = st.integers(0, BROKERS - 1)
 places = st.sampled_from(PLACES)
-cuts = st.none() | st.integers(0, 4)
+cuts = st.none() | st.integers(1, 4)
 steps = st.one_of(
     st.tuples(st.just("flow"), places),
     st.tuples(st.just("flow"), places),
