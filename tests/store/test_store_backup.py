@@ -179,7 +179,7 @@ class TurningCutDisk(TurningDisk, HookedDisk):
     """A ``CutWorld``'s disk that takes turns."""
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 1 << 30), warm_up=st.integers(0, 50), share=st.sampled_from([0.02, 0.1, 0.5, 0.9]))
 def test_a_backup_of_logs_that_are_truncated_meanwhile_is_what_the_journal_said_at_some_time(seed: int, warm_up: int, share: float) -> None:
     world = CutWorld(seed)

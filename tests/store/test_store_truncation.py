@@ -61,7 +61,7 @@ def test_a_truncation_survives_the_end_of_its_process_in_any_disk_call(loss: str
 
 
 def test_a_recovery_of_truncated_logs_may_be_cut_short_in_any_disk_call() -> None:
-    for call in range(200):
+    for call in range(0, 200, 3):
         world = CutWorld(5)
         workload(world)
         world.truncate(p0=world.model[A].batches[0].header.base_offset, p1=2)
@@ -72,7 +72,7 @@ def test_a_recovery_of_truncated_logs_may_be_cut_short_in_any_disk_call() -> Non
         world.crash("all")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1 << 32), lives=st.integers(1, 4), fuse=st.integers(5, 300))
 def test_whatever_happens_the_log_is_what_its_journal_says(seed: int, lives: int, fuse: int) -> None:
     world = CutWorld(seed)
