@@ -280,6 +280,8 @@ class ClusterDesk:
         image = self._partitions.image
         if image is not before:
             self.membership.on_image(image)
+            if image.brokers is not before.brokers and self.replicas.broker_epoch >= 0:
+                self.replicas.on_brokers(image)
             self.forming.on_configuration(engine.configuration)
         self.membership.on_controller(self.controller)
         self.replicas.controller = self.controller

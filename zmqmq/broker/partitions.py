@@ -114,7 +114,6 @@ class Partitions:
         if not self._placing or self.replicas is None:
             return False
         placing, self._placing = self._placing, {}
-        self.replicas.on_brokers(self.image)
         for partition in placing:
             topic = self.image.topics.get(partition.topic_id)
             if topic is None:

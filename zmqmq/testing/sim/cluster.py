@@ -38,6 +38,8 @@ from zmqmq.testing.sim.trace import Trace
 
 T = TypeVar("T")
 
+REPLICAS_MAX: Final = 3
+"""Of a topic by default; a majority of them takes a write."""
 START_S_MAX: Final = 60.0
 RUN_S_MAX: Final = 600.0
 RESTART_US_MAX: Final = 3_000_000
@@ -116,10 +118,21 @@ class Cluster:
     def is_serving(self) -> bool:
         return all(broker.state is State.SERVING and not broker.offline and not broker.process.is_paused for broker in self.brokers)
 
+    def is_in_sync(self) -> bool:
+        """Every partition has a leader, and all of its replicas are in sync. A broker of its own always is."""
+        images = [broker.loop.node.partitions.image for broker in self.brokers if broker.loop is not None]
+        return all(
+            set(partition.isr) == set(partition.replicas) and partition.leader in partition.isr
+            for image in images
+            for topic in image.topics.values()
+            for partition in topic.partitions
+        )
+
     @property
     def has_lost_power(self) -> bool:
-        """Records that were only ``replicated`` may be gone."""
-        return any(broker.power_cuts for broker in self.brokers) or bool(self.chance.struck["eio_sync"])
+        """Records that were only ``replicated`` may be gone: as many brokers as a write needs lost what they had not synced."""
+        losers = sum(bool(broker.power_cuts) for broker in self.brokers) + self.chance.struck["eio_sync"]
+        return losers > min(REPLICAS_MAX, len(self.brokers)) // 2
 
     def client(self, machine: str, *, timeout: Seconds = TIMEOUT_S) -> SimClient:
         """A client on a machine of its own; a new process each time it is asked for."""

@@ -30,11 +30,14 @@ class Invariants:
     def __init__(self) -> None:
         self.check_count = 0
         self._last: dict[tuple[str, PartitionId], _Last] = {}
+        self._leaders: dict[tuple[PartitionId, int], tuple[str, int]] = {}
+        """Who led in which epoch, and in which of its openings."""
         self._term: dict[str, tuple[int, int]] = {}
         """Of each broker, the last opening that served and the metadata log's term in it."""
 
     def after_turn(self, broker: str, opening: int, loop: Loop) -> None:
-        self._term_rises_with_each_opening(broker, opening, loop)
+        if loop.node.cluster is None:
+            self._term_rises_with_each_opening(broker, opening, loop)
         for partition, leader in loop.node.partitions.leaders.items():
             last = self._last.get((broker, partition))
             now = (opening, leader.leadership.epoch, leader.high_watermark, leader.log_start, leader.synced_end, leader.log_end)
@@ -42,13 +45,15 @@ class Invariants:
                 continue
             self.check_count += 1
             self._ends_in_order(leader)
+            self._one_leader_in_an_epoch(broker, opening, leader)
             if last is not None:
-                if last.opening == opening:
+                if last.opening == opening and (last.epoch == leader.leadership.epoch or loop.node.cluster is None):
                     self._watermark_never_falls(last, leader)
                     self._start_never_falls(last, leader)
                 else:
                     self._epoch_rises_with_each_opening(last, leader)
-                self._synced_stays(last, leader)
+                if loop.node.cluster is None:
+                    self._synced_stays(last, leader)
             self._last[broker, partition] = _Last(*now)
 
     def _ends_in_order(self, leader: PartitionLeader) -> None:
@@ -56,6 +61,12 @@ class Invariants:
             raise Violation(f"ends in order: {leader!r} next={leader.next_offset}")
         if leader.config.durability == "fsync" and leader.high_watermark > max(leader.synced_end, leader.log_start):
             raise Violation(f"fsync watermark is on disk: {leader!r}")
+
+    def _one_leader_in_an_epoch(self, broker: str, opening: int, leader: PartitionLeader) -> None:
+        name = (leader.partition, leader.leadership.epoch)
+        found = self._leaders.setdefault(name, (broker, opening))
+        if found != (broker, opening):
+            raise Violation(f"one leader in an epoch: {leader!r} on {broker}, opening {opening}, and on {found[0]}, opening {found[1]}")
 
     def _watermark_never_falls(self, last: _Last, leader: PartitionLeader) -> None:
         if leader.high_watermark < last.high_watermark:

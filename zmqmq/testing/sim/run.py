@@ -36,6 +36,9 @@ CALM_S_MAX: Final = 90.0
 FIRST_CUT_RATE: Final = 0.2
 FIRST_CALLS_MAX: Final = 40
 SERVE_S_MAX: Final = 15.0
+IN_SYNC_S_MAX: Final = 30.0
+BROKERS_BY_MILLION: Final = (1, 3, 5)
+"""Seeds below a million have one broker, those of the next million three, later ones five."""
 NEEDS_POWER: Final = frozenset({
     "lost-write", "unseen", "vanished", "inconsistent-offsets", "duplicate", "poll-skip", "nonmonotonic-poll", "int-poll-skip",
     "int-nonmonotonic-poll", "nonmonotonic-send", "int-nonmonotonic-send", "sequence-reuse", "epoch-regression",
@@ -87,10 +90,17 @@ def run(seed: int, omissions: Omissions | None = None, *, trouble_s: float = TRO
             gc.enable()
 
 
+def broker_count(seed: int) -> int:
+    """How many brokers live in a seed: its million says so."""
+    return BROKERS_BY_MILLION[min(seed // 1_000_000, len(BROKERS_BY_MILLION) - 1)]
+
+
 class _Story:
     def __init__(self, seed: int, omissions: Omissions) -> None:
         config = BrokerConfig(store=_draw_store(seed))
-        self.cluster = Cluster(seed, config=config, has_faults=True, is_supervised=True, omissions=omissions)
+        self.cluster = Cluster(
+            seed, config=config, has_faults=True, is_supervised=True, omissions=omissions, broker_count=broker_count(seed)
+        )
         self.workload = Workload(self.cluster)
         self.values_read = 0
         self.marks: Counter[str] = Counter()
@@ -113,6 +123,7 @@ class _Story:
             workload.stop()
             cluster.run_until(cluster.is_serving, SERVE_S_MAX, "the healed cluster serves")
             cluster.run_until(lambda: workload.running == 0, CALM_S_MAX, "every program ends")
+            cluster.run_until(cluster.is_in_sync, IN_SYNC_S_MAX, "every replica of the healed cluster is in sync")
             workload.read_all()
             self._check_histories()
             self._check_directories()
