@@ -10,7 +10,7 @@ from store_world import CONFIG, bytes_of, checkpoint, open_store, partition, rea
 
 from zmqmq.batch import StampedBatch, stamped_batches
 from zmqmq.effects import Append
-from zmqmq.errors import CorruptLog, DiskFull, InvalidRecord, LogOffline, UnknownTopic
+from zmqmq.errors import CorruptLog, DiskFull, InvalidRecord, LogOffline, Throttled, UnknownTopic
 from zmqmq.facts import EpochStart
 from zmqmq.store import undo
 from zmqmq.store.backup import backup_directory
@@ -171,6 +171,33 @@ def test_a_reset_log_is_empty_begins_there_and_keeps_what_was_saved(disk: SimDis
     again = made(disk)
     assert read_all(again, HERE) == [bytes_of(each) for each in more]
     assert again.saved(HERE) == b"vote"
+
+
+def test_a_log_that_begins_anew_where_a_segment_waits_for_removal_keeps_what_it_writes_there(disk: SimDisk, store: Store) -> None:
+    fill(store, count=12, size=900)
+    checkpoint(store)
+    store.move_log_start(HERE, 20)
+    store.reset(HERE, 0)
+    more = fill(store, epoch=2)
+    checkpoint(store)
+    assert read_all(store, HERE) == [bytes_of(each) for each in more]
+    disk.crash("all")
+    assert read_all(made(disk), HERE) == [bytes_of(each) for each in more]
+
+
+def test_a_log_cannot_begin_anew_where_a_running_checkpoint_removes_segments(store: Store) -> None:
+    fill(store, count=12, size=900)
+    checkpoint(store)
+    store.move_log_start(HERE, 20)
+    job = store.begin_checkpoint()
+    assert job is not None
+    with pytest.raises(Throttled):
+        store.reset(HERE, 0)
+    assert isinstance(store.truncate({HERE: 1})[HERE], Throttled)
+    job.run()
+    store.end_checkpoint(job)
+    store.reset(HERE, 0)
+    assert store.state(HERE).log_end == 0
 
 
 def test_a_log_that_begins_behind_its_new_end_is_empty_there(disk: SimDisk, store: Store) -> None:
