@@ -48,7 +48,6 @@ class World:
         self.controller = Controller(ClusterLimits(), random.Random(1))
         self.starts = 0
         self.copies: dict[tuple[str, int], Copies] = {}
-        self.unclean: set[tuple[str, int]] = set()
         self._entry = 0
         for node_id in range(brokers):
             self.register(node_id)
@@ -65,15 +64,19 @@ class World:
         assert topic is not None
         return topic
 
-    def take(self, decision: Decision, cut: int | None = None) -> Decision:
-        """Commit the decision; with ``cut`` only so many records of it, and then what a new controller repairs."""
+    def take(self, decision: Decision, cut: int | None = None, vouched: tuple[int, ...] = ()) -> Decision:
+        """Commit the decision; with ``cut`` only so many records of it, and then what a new controller repairs. ``vouched``: who
+        counted for the watermark already, as the leader proposed them."""
         assert decision.error is None, decision.error
         before = self.image
         records = decision.records if cut is None else decision.records[:cut]
         self._commit(records)
+        unclean = decision.unclean
         if cut is not None:
-            self._commit(membership.repaired(self.image).records)
-        self.check(before, {(self.image.topics[p.topic_id].name, p.partition) for p in decision.unclean})
+            repaired = membership.repaired(self.image)
+            self._commit(repaired.records)
+            unclean += repaired.unclean
+        self.check(before, {(self.image.topics[p.topic_id].name, p.partition) for p in unclean}, vouched)
         return decision
 
     def _commit(self, records: tuple[MetadataRecord, ...]) -> None:
@@ -158,7 +161,7 @@ class World:
         isr = tuple(n for n in holding if n == partition.leader or (n in wanted and self.image.brokers[n].is_active))
         decision = self.propose(name, number, isr)
         if decision.error is None:
-            self.take(decision)
+            self.take(decision, vouched=isr)
 
     def grow(self) -> None:
         self.take(raise_internal(self.image))
@@ -166,7 +169,7 @@ class World:
     def _copies(self, name: str, number: int) -> Copies:
         return self.copies.setdefault((name, number), Copies())
 
-    def check(self, before: ClusterImage, unclean: set[tuple[str, int]]) -> None:
+    def check(self, before: ClusterImage, unclean: set[tuple[str, int]], vouched: tuple[int, ...] = ()) -> None:
         for topic in self.image.topics.values():
             old = before.topics.get(topic.topic_id)
             for number, partition in enumerate(topic.partitions):
@@ -177,7 +180,7 @@ class World:
                 if partition.leader != NO_LEADER:
                     assert copies.log(partition.leader)[: len(copies.committed)] == copies.committed
                 if old is not None:
-                    check_step(old.partitions[number], partition, is_unclean=(topic.name, number) in unclean)
+                    check_step(old.partitions[number], partition, vouched, is_unclean=(topic.name, number) in unclean)
 
 
 def check_partition(partition: PartitionImage, image: ClusterImage, topic: TopicImage) -> None:
@@ -192,12 +195,12 @@ def check_partition(partition: PartitionImage, image: ClusterImage, topic: Topic
         assert not any(image.brokers[n].is_fenced for n in partition.isr)
 
 
-def check_step(before: PartitionImage, after: PartitionImage, *, is_unclean: bool) -> None:
+def check_step(before: PartitionImage, after: PartitionImage, vouched: tuple[int, ...], *, is_unclean: bool) -> None:
     assert after.leader_epoch >= before.leader_epoch
     assert after.partition_epoch > before.partition_epoch or after == before
     if after.leader != before.leader:
         assert after.leader_epoch > before.leader_epoch
-        assert is_unclean or after.leader in (*before.isr, *before.eligible, NO_LEADER) or set(before.adding) & set(after.isr)
+        assert is_unclean or after.leader in (*before.isr, *before.eligible, *vouched, NO_LEADER)
 
 
 def shared(one: list[int], other: list[int]) -> int:

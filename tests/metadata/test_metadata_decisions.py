@@ -144,6 +144,16 @@ def test_allowing_unclean_elections_elects_at_once() -> None:
     assert len(decision.unclean) == 1
 
 
+def test_a_choice_over_the_heads_of_dead_members_is_flagged() -> None:
+    made = world(durability="replicated", unclean_election="true")
+    first, second, third = made.partition().replicas
+    made.fence(third)
+    made.fence(first, second)
+    decision = made.take(membership.register(registration(first, is_intact=False, start=99), made.image))
+    assert made.partition().leader == first
+    assert len(decision.unclean) == 1
+
+
 def test_a_restart_raises_the_epochs_of_what_the_broker_leads_and_moves_nothing() -> None:
     made = world()
     before = made.partition()
@@ -247,7 +257,7 @@ def test_a_broker_that_drains_gives_up_its_lead_when_a_follower_has_caught_up() 
     made.take(membership.drain(first, made.image))
     assert made.partition().leader == first
     made.register(second)
-    made.take(made.propose("t", 0, (first, second)))
+    made.take(made.propose("t", 0, (first, second)), vouched=(first, second))
     assert (made.partition().leader, made.partition().isr) == (second, (second,))
 
 
@@ -306,7 +316,7 @@ def test_replicas_move_when_the_new_ones_are_in_sync_and_not_before() -> None:
     assert [(m.adding, m.removing, m.left) for m in partitions.moving(made.image)] == [(new, old, new)]
     made.take(made.propose("t", 0, (*old, new[0])))
     assert set(made.partition().replicas) == {0, 1, 2, 3}
-    made.take(made.propose("t", 0, (*old, *new)))
+    made.take(made.propose("t", 0, (*old, *new)), vouched=new)
     after = made.partition()
     assert (after.replicas, after.isr, after.leader, after.adding, after.removing) == (new, new, new[0], (), ())
 

@@ -36,7 +36,7 @@ def raise_internal(image: ClusterImage) -> Decision:
     for topic in internal:
         _add_replicas(topic, racks, loads, changes)
     settings: list[MetadataRecord] = [altered for topic in internal if (altered := _altered(topic)) is not None]
-    return Decision((*changes.records, *settings))
+    return Decision((*changes.records, *settings), unclean=tuple(changes.unclean))
 
 
 def _add_replicas(topic: TopicImage, racks: dict[int, str], loads: dict[int, int], changes: Changes) -> None:

@@ -44,7 +44,7 @@ def alter_partition(node_id: int, broker_epoch: int, proposal: PartitionProposal
     changes = Changes(image.brokers)
     wished = msgspec.structs.replace(before, isr=tuple(n for n in before.replicas if n in members))
     changes.settle(topic, proposal.partition, wished)
-    return Decision(tuple(changes.records), topic.topic_id)
+    return Decision(tuple(changes.records), topic.topic_id, unclean=tuple(changes.unclean))
 
 
 def prefer_leaders(image: ClusterImage, count_max: int) -> Decision:
@@ -78,7 +78,7 @@ def reassign(plan: Mapping[tuple[str, int], Sequence[int]], image: ClusterImage)
             changes.settle(topic, number, _towards(topic.partitions[number], tuple(target)))
     except ZmqmqError as error:
         return Decision(error=error)
-    return Decision(tuple(changes.records))
+    return Decision(tuple(changes.records), unclean=tuple(changes.unclean))
 
 
 def cancel_reassign(name: str, number: int, image: ClusterImage) -> Decision:

@@ -59,7 +59,7 @@ def settle(
     if (adding or removing) and _has_moved(choice, now, settings):
         replicas, adding, removing = tuple(n for n in replicas if n not in removing), (), ()
         moved = PartitionImage(before.leader, 0, 0, replicas, tuple(n for n in choice.isr if n in replicas), choice.eligible)
-        choice = _choose(before, moved, brokers, settings, lost)
+        choice = _choose(before, moved, brokers, settings, lost)._replace(is_unclean=choice.is_unclean)
     after = PartitionImage(
         choice.leader, before.leader_epoch, before.partition_epoch, replicas, choice.isr, choice.eligible, adding, removing
     )
@@ -93,7 +93,7 @@ def _choose(
         return _Choice((heirs[0],), heirs[0], _eligible(holders, heirs[:1], settings))
     alive = _best(now.replicas, brokers) if settings.unclean_election else []
     if alive:
-        return _Choice((alive[0],), alive[0], (), is_unclean=alive[0] not in now.isr)
+        return _Choice((alive[0],), alive[0], (), is_unclean=bool(holders) or alive[0] not in now.isr)
     waited_for = trusted or holders[:1] or [n for n in now.replicas if n in now.isr]
     revived = _best(waited_for, brokers)
     return _Choice(tuple(waited_for), revived[0] if revived else NO_LEADER, _eligible(holders, waited_for, settings))
