@@ -80,7 +80,7 @@ def _run(settings: Settings, options: dict[str, Any]) -> int:
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
     cluster = dev_cluster.DevCluster(options["nodes"], options["data"], options["port"])
-    is_left = False
+    is_left, is_well = False, False
     try:
         started = time.monotonic()
         cluster.start(started + START_SECONDS_MAX)
@@ -91,10 +91,11 @@ def _run(settings: Settings, options: dict[str, Any]) -> int:
             _print(cluster, found, settings.output, time.monotonic() - started, is_detached=options["detach"])
             is_left = options["detach"]
         died = [] if is_left else _watch(cluster, settings.output, is_asked)
+        is_well = not died
     finally:
         if not is_left:
             end_all(cluster.processes)
-            dev_cluster.forget(cluster.note)
+            dev_cluster.forget(cluster.note, keeps_files=not is_well)
         for number, handler in before.items():
             signal.signal(number, handler)
     if is_left:

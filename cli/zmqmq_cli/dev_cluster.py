@@ -80,9 +80,9 @@ def stop(note: Note) -> int:
     return len(running)
 
 
-def forget(note: Note) -> None:
+def forget(note: Note, *, keeps_files: bool = False) -> None:
     """When its brokers ended: the directory if it was for once, the note, the context."""
-    if note.is_ephemeral:
+    if note.is_ephemeral and not keeps_files:
         shutil.rmtree(note.directory, ignore_errors=True)
     if read_note() == note:
         note_file().unlink(missing_ok=True)

@@ -2,7 +2,8 @@
 
 Laws of ``make_plan``: each partition keeps its number of replicas (or gets the one asked for) on different brokers, all of them among
 ``targets``; a replica that may stay where it is does, unless evenness wants it elsewhere; then no two targets differ by more than one
-replica of the partitions planned, as far as racks allow. Partitions that need not move are not in the plan.
+replica of the partitions planned, as far as racks allow. Partitions that need not move are not in the plan; of those that do, the
+preferred leaders are spread.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def make_plan(
         kept.extend(added)
         loads.update(added)
     _even_out(planned, racks, loads)
+    _spread_leaders(current, planned)
     return [
         Move(topic, number, tuple(current[topic, number]), tuple(replicas))
         for (topic, number), replicas in planned.items()
@@ -71,6 +73,16 @@ def _even_out(planned: dict[Place, list[int]], racks: Mapping[int, str], loads: 
         held[taker][place] = held[giver].pop(place)
         loads[giver] -= 1
         loads[taker] += 1
+
+
+def _spread_leaders(current: Mapping[Place, Sequence[int]], planned: Mapping[Place, list[int]]) -> None:
+    """Of each partition that moves, the replica comes first that is first least often."""
+    leads = Counter(replicas[0] for place, replicas in planned.items() if replicas == list(current[place]))
+    for place, replicas in planned.items():
+        if replicas != list(current[place]):
+            first = min(replicas, key=lambda node: leads[node])
+            replicas.sort(key=lambda node: node != first)
+            leads[first] += 1
 
 
 def _steps(
