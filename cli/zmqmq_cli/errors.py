@@ -30,7 +30,7 @@ EXIT_CODES: Final = (
     (UNREACHABLE, "could not connect, or timed out"),
     (UNKNOWN_TOPIC, "topic or group does not exist"),
     (UNHEALTHY, "cluster unhealthy"),
-    (INTERRUPTED, "Ctrl-C (consume and tail ended by Ctrl-C: 0)"),
+    (INTERRUPTED, "Ctrl-C (consume, tail and events ended by Ctrl-C: 0)"),
 )
 
 
