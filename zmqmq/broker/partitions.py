@@ -201,6 +201,8 @@ class Partitions:
             leader.fail_waiting(self._moved(topic, number))
             self.touch(leader)
             del self._leaders[leader.partition]
+            if self.replicas is not None:
+                self.replicas.leading.drop(leader.partition)
             self._advanced[leader.partition] = None
         elif before is None or before.settings != topic.settings:
             self._note(leader, leader.set_config(topic.settings))

@@ -177,13 +177,14 @@ class TopicDesk:
             self._controller.advance_to(event.index + 1)
             self._partitions.set_image(self._controller.committed)
             return
-        self._partitions.set_image(self._controller.on_committed(event.proposal_id, event.records))
-        if event.proposal_id == REPLAYED:
+        proposal_id = self._controller.resolve(event.proposal_id, event.records)
+        self._partitions.set_image(self._controller.on_committed(proposal_id, event.records))
+        if proposal_id == REPLAYED:
             return
         if self.active is not None:
-            self.active.on_committed(event.proposal_id, now_ms)
-        asked = self._open.pop(event.proposal_id, None)
-        self._on_ids_answered(event.proposal_id)
+            self.active.on_committed(proposal_id, now_ms)
+        asked = self._open.pop(proposal_id, None)
+        self._on_ids_answered(proposal_id)
         broker = self._partitions.image.brokers.get(self._node_id)
         self.is_ready = self.is_ready or (broker is not None and broker.broker_epoch == event.index)
         if asked is not None:

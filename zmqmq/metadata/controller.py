@@ -202,6 +202,11 @@ class Controller:
         self.pending = apply(self.pending, records)
         self._open[proposal_id] = (records, self.pending)
 
+    def resolve(self, proposal_id: int, records: tuple[MetadataRecord, ...]) -> int:
+        """The proposal that a committed entry is. The log may have given up waiting for it, and hands it out as anybody's."""
+        first = next(iter(self._open), proposal_id)
+        return first if proposal_id not in self._open and self._open and self._open[first][0] == records else proposal_id
+
     def on_committed(self, proposal_id: int, records: tuple[MetadataRecord, ...]) -> ClusterImage:
         """The next committed image. Replayed records come this way too, without having been proposed."""
         is_next = next(iter(self._open), None) == proposal_id
