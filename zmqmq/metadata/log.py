@@ -2,7 +2,9 @@
 
 ``append`` is answered by an event, once: Committed, Refused (it is in no log and never will be) or Unknown. Who was told
 Unknown reads on: the records come as Committed with REPLAYED, or never. Indexes are ours and ascend; an engine may use
-some for itself, and says so by a Committed without records. Leader is said only when everything before its index was handed out as Committed.
+some for itself, and says so by a Committed without records. Leader is said only when everything before its index was
+handed out as Committed.
+
 It must stay implementable on a Raft quorum, on etcd (one transaction on leader key and next index) and on ZooKeeper
 (multi with version check), so keep it narrow.
 """

@@ -4,10 +4,11 @@ States: *looking* (nothing on disk says which cluster) → *formed* (it is decid
 A broker that is looking introduces itself to its peers every INTRODUCE_MS; one that is established answers.
 
 Promise: no two different quorums ever start from the brokers of one ``--peers`` list. The argument: a broker *claims* the set of all peers,
-each with its directory and *incarnation* (a random name for one stretch of its memory), and says that claim until its incarnation ends; it
-forms only what all of the set claim alike. Two different claims share no incarnation, so of two sets each broker claimed one before the
-other; a claim names incarnations that have heard each other, so all of them claimed the same one first; and whoever formed that one wrote
-it down before it started, and has claimed nothing since. What is not covered: a broker that formed, started alone and was then wiped.
+each with its directory and *incarnation* (a random name of its process), at most one set in an *attempt* (a number that only grows in a
+process, and is taken over from others); it forms only what all of the set claim alike in one attempt. A claim names only brokers that
+have heard each other in that attempt, so of two sets that were claimed everywhere, everybody claimed the same one first; and whoever formed
+that one wrote it down before it started, and has claimed nothing since. What is not covered: a broker that formed, started alone and was
+then wiped.
 
 A directory of the ``local`` engine is a quorum of one, at once. A broker that an established peer's quorum does not name joins without a
 vote: ``joiners`` tells its leader, who adds it.
@@ -36,12 +37,12 @@ GREET_MS: Final = 1_000
 INCARNATION_BYTES: Final = 16
 JOINERS_MAX: Final = 64
 """Brokers without a vote that are remembered until the quorum has them."""
-DIRECTORY_SWITCHES_MAX: Final = 4
+DIRECTORY_SWITCHES_MAX: Final = 20
 """A node id that changes its directory to and fro so often is used by two brokers."""
 
 
 class Seen(Struct, frozen=True, array_like=True, order=True):
-    """One stretch of one broker's life, as it is looking."""
+    """One process of one broker."""
 
     node_id: int
     directory_id: str
@@ -51,13 +52,15 @@ class Seen(Struct, frozen=True, array_like=True, order=True):
 
 
 class Introduce(Struct, frozen=True, array_like=True, tag=30):
-    """``peers`` are the node ids that it was told, its own too. ``seen``: what it has heard as it is looking; ``claim``: what it will form
-    or nothing. ``base`` and ``configuration``, the quorum's first and present one, are there if it is established; both are empty for one
-    that has joined and was not added yet. ``control`` is where it can be reached. An answer is not answered."""
+    """``peers`` are the node ids that it was told, its own too. ``seen``: whom it has heard in this attempt, as it is looking; ``claim``:
+    what it will form in it, or nothing. ``base`` and ``configuration``, the quorum's first and present one, are there if it is
+    established; both are empty for one that has joined and was not added yet. ``control`` is where it can be reached. An answer is not
+    answered."""
 
     me: Seen
     peers: tuple[int, ...]
     control: str
+    attempt: int = 0
     seen: tuple[Seen, ...] = ()
     claim: tuple[Seen, ...] = ()
     base: Configuration | None = None
@@ -107,16 +110,16 @@ class Forming:
         self._me = me
         self._cluster_id = cluster_id
         self._control = control
-        self._random = random
         self._told = tuple(sorted(node_id for node_id, _ in peers))
         self.addresses: dict[int, str] = {node_id: address for node_id, address in peers if node_id != me.node_id}
         """Where the control mesh reaches whom: the peers, and those who introduced themselves."""
         self._base = base
         self._configuration = base
         self._formed: Formed | None = None
-        self._incarnation = b""
+        self._incarnation = random.randbytes(INCARNATION_BYTES)
+        self._attempt = 0
         self._heard: dict[int, Introduce] = {}
-        """Peers that are looking too."""
+        """Peers that are looking too, in this attempt."""
         self._claim: tuple[Seen, ...] = ()
         self._greeted: set[int] = set()
         """Established peers that were heard, by one that is established."""
@@ -126,7 +129,6 @@ class Forming:
         self._joiners: dict[Member, Joiner] = {}
         self._outgoing: list[Outgoing] = []
         self._next_ms = 0
-        self._begin_anew()
         if base is None and not is_fresh:
             self._form(Formed(cluster_id, Configuration((me,))))
 
@@ -207,19 +209,13 @@ class Forming:
     def _on_looking_hears(self, message: Introduce) -> None:
         if message.base is not None:
             self._join(message)
-        elif self._is_wrong(message):
-            return
-        else:
-            node_id = message.me.node_id
-            self._heard[node_id] = message
-            named = next((seen for seen in self._claim if seen.node_id == node_id), message.me)
-            if named != message.me:
-                # Who was claimed is gone. To claim anything else this one must become somebody else, as if it had been restarted.
-                reached("forming began anew")
-                self._begin_anew()
-                self._heard[node_id] = message
-                for each in self._to_greet():
-                    self._send(each)
+        elif not self._is_wrong(message) and message.attempt >= self._attempt:
+            if message.attempt > self._attempt:
+                self._begin_anew(message.attempt)
+            if any(seen.node_id == message.me.node_id and seen != message.me for seen in self._claim):
+                self._begin_anew(self._attempt + 1)  # who was claimed is gone, and in this attempt nothing else may be claimed
+            else:
+                self._heard[message.me.node_id] = message
             self._maybe_claim()
 
     def _on_established_hears(self, message: Introduce) -> None:
@@ -288,8 +284,6 @@ class Forming:
         others = [self._heard.get(node_id) for node_id in self._told if node_id != self._me.node_id]
         if not self._claim and all(other is not None and me in other.seen for other in others):
             self._claim = tuple(sorted([me, *(other.me for other in others if other is not None)]))
-            for node_id in self._to_greet():
-                self._send(node_id)
         if self._claim and all(other is not None and other.claim == self._claim for other in others):
             members = tuple(Member(seen.node_id, seen.directory_id) for seen in self._claim)
             self._form(Formed(self._claim[0].cluster_id, Configuration(members)))
@@ -297,8 +291,9 @@ class Forming:
     def _form(self, formed: Formed) -> None:
         self._formed = formed
 
-    def _begin_anew(self) -> None:
-        self._incarnation = self._random.randbytes(INCARNATION_BYTES)
+    def _begin_anew(self, attempt: int) -> None:
+        reached("forming began anew")
+        self._attempt = attempt
         self._claim = ()
         self._heard.clear()
 
@@ -317,7 +312,9 @@ class Forming:
 
     def _send(self, node_id: int, *, is_answer: bool = False) -> None:
         seen = tuple(sorted(each.me for each in self._heard.values()))
-        message = Introduce(self._seen(), self._told, self._control, seen, self._claim, self._base, self._configuration, is_answer)
+        message = Introduce(
+            self._seen(), self._told, self._control, self._attempt, seen, self._claim, self._base, self._configuration, is_answer
+        )
         address = self.addresses.get(node_id)
         if address is not None:
             self._outgoing.append(Outgoing(node_id, address, message))
