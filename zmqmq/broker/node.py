@@ -465,13 +465,15 @@ class Node:
         self._events.ask(source, request, now)
 
     def _on_operate(
-        self, source: bytes, _request: MoveLeaders | Reassign | DrainBroker | RemoveBroker, _payload: Sequence[Buffer], now: Now
+        self, source: bytes, request: MoveLeaders | Reassign | DrainBroker | RemoveBroker, _payload: Sequence[Buffer], now: Now
     ) -> None:
-        self._heard(source, now)
-        raise InvalidConfig(
-            f"broker {self.identity.node_id} is a cluster of its own: there is nobody to move anything to",
-            hint="start a cluster with  zmqmq dev -n 3  or with  zmqmq serve --peers",
-        )
+        connection = self._heard(source, now)
+        if self.cluster is None:
+            raise InvalidConfig(
+                f"broker {self.identity.node_id} is a cluster of its own: there is nobody to move anything to",
+                hint="start a cluster with  zmqmq dev -n 3  or with  zmqmq serve --peers",
+            )
+        self._topics.operate(connection, request)
 
     def _heard(self, source: bytes, now: Now) -> Connection:
         if is_forwarded(source):

@@ -12,10 +12,12 @@ from msgspec import Struct
 
 from zmqmq.broker.dispatch import Dispatch
 from zmqmq.broker.limits import RETRY_AFTER_MS
+from zmqmq.broker.operating import OperatorRequest, operate
 from zmqmq.broker.partitions import Partitions
+from zmqmq.broker.status import changed_reply
 from zmqmq.errors import NotLeader, OutcomeUnknown, RemoteProtocolError, Throttled, UnknownProducer, UnknownTopic, ZmqmqError
 from zmqmq.metadata.controller import PRODUCER_ID_BLOCK, Controller, Decision, unknown_topic
-from zmqmq.metadata.image import NO_LEADER, PartitionImage, TopicImage
+from zmqmq.metadata.image import NO_LEADER, PartitionImage, TopicImage, apply
 from zmqmq.metadata.log import REPLAYED, Committed, Leader, LogEvent, Lost, MetadataLog, Refused, Unknown
 from zmqmq.metadata.quorum.engine import QuorumLog
 from zmqmq.metadata.records import ProducerIdsAllocated
@@ -83,10 +85,21 @@ class TopicDesk:
         self._registration = (directory_id, endpoint)
 
     def change(self, connection: Connection, request: CreateTopic | AlterTopic | DeleteTopic) -> None:
+        self._check_room()
+        self.decide(connection.source, request.correlation_id, self._controller.decide(request))
+
+    def operate(self, connection: Connection, request: OperatorRequest) -> None:
+        """What an operator asks for; answered with what it changed."""
+        self._check_room()
+        pending = self._controller.pending
+        decision = operate(request, pending)
+        answer = changed_reply(request.correlation_id, decision.records, apply(pending, decision.records))
+        self.decide(connection.source, request.correlation_id, decision, answer)
+
+    def _check_room(self) -> None:
         self._partitions.check_writable()
         if len(self._open) >= PROPOSALS_MAX:
             raise Throttled(f"{len(self._open)} metadata changes are on their way", retry_after_ms=RETRY_AFTER_MS)
-        self.decide(connection.source, request.correlation_id, self._controller.decide(request))
 
     def decide(self, source: bytes, correlation_id: int, decision: Decision, answer: Reply | None = None) -> None:
         """Carry a decision out, then say ``answer``; None: the topic that it is about. Raises the decision's error."""

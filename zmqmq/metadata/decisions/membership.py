@@ -69,7 +69,7 @@ def remove(node_id: int, image: ClusterImage) -> Decision:
     if kept:
         more = ", …" if len(kept) > _NAMES_SHOWN_MAX else ""
         said = f"broker {node_id} keeps replicas of {', '.join(kept[:_NAMES_SHOWN_MAX])}{more}"
-        return Decision(error=InvalidConfig(said, hint=f"move them first with: zmqmq cluster reassign --from {node_id}"))
+        return Decision(error=InvalidConfig(said, hint=f"move them first with: zmqmq cluster reassign plan --from {node_id}"))
     if not broker.is_fenced:
         return Decision(error=InvalidConfig(f"broker {node_id} is running", hint="stop it first"))
     return Decision((BrokerRemoved(node_id),))

@@ -65,6 +65,29 @@ def prefer_leaders(image: ClusterImage, count_max: int) -> Decision:
     return Decision(tuple(records))
 
 
+def move_leaders(moves: Mapping[tuple[str, int], int], image: ClusterImage) -> Decision:
+    """Let these in-sync replicas of (topic, number) lead. They come first among the replicas, or balancing would undo it."""
+    records: list[PartitionChanged] = []
+    try:
+        for (name, number), node_id in moves.items():
+            topic = _topic(name, number, image)
+            partition = topic.partitions[number]
+            _check_heir(f"partition {number} of {name!r}", partition, node_id, image)
+            replicas = (node_id, *(n for n in partition.replicas if n != node_id))
+            if (partition.leader, partition.replicas) != (node_id, replicas):
+                moved = msgspec.structs.replace(
+                    partition,
+                    leader=node_id,
+                    leader_epoch=partition.leader_epoch + (partition.leader != node_id),
+                    partition_epoch=partition.partition_epoch + 1,
+                    replicas=replicas,
+                )
+                records.append(changed(PartitionId(topic.topic_id, number), moved))
+    except ZmqmqError as error:
+        return Decision(error=error)
+    return Decision(tuple(records))
+
+
 def reassign(plan: Mapping[tuple[str, int], Sequence[int]], image: ClusterImage) -> Decision:
     """Move partitions (topic, number) to these replicas, the first of which is preferred as leader.
 
@@ -163,6 +186,21 @@ def _check_target(topic: TopicImage, number: int, target: Sequence[int], image: 
             raise InvalidConfig(f"{where}: broker {node} is not registered")
         if not broker.is_active and node not in topic.partitions[number].replicas:
             raise InvalidConfig(f"{where}: broker {node} is {'fenced' if broker.is_fenced else 'draining'}", hint="name a running broker")
+
+
+def _check_heir(where: str, partition: PartitionImage, node_id: int, image: ClusterImage) -> None:
+    """Whether it may lead. What is only a matter of time is retriable."""
+    broker = image.brokers.get(node_id)
+    if node_id not in partition.replicas or node_id in partition.removing:
+        raise InvalidConfig(
+            f"{where}: broker {node_id} keeps no replica that stays; the replicas are {list(partition.replicas)}",
+            hint="name one of them, or move a replica there first with: zmqmq cluster reassign",
+        )
+    if broker is None or not broker.is_active:
+        state = "away" if broker is None else "fenced" if broker.is_fenced else "draining"
+        raise BrokerUnavailable(f"{where}: broker {node_id} is {state}", hint="see: zmqmq cluster brokers")
+    if node_id not in partition.isr:
+        raise BrokerUnavailable(f"{where}: broker {node_id} is not in sync", hint="wait until it is: zmqmq cluster health -e")
 
 
 def _kept(partition: PartitionImage) -> tuple[int, ...]:
