@@ -78,9 +78,11 @@ class EngineDisk:
         self._syncing = len(self._pending)
         return self._syncing > 0
 
-    def end_sync(self) -> None:
+    def end_sync(self) -> bool:
+        """Whether the partition is reported."""
         self._sync(min(self._syncing, len(self._pending)))
         self._syncing = 0
+        return True
 
     def crash(self, chance: random.Random) -> None:
         """A beginning of what was not synced survives."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import random
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
+from engine_disk import EngineDisk
 from engine_world import Engine, EngineWorld, Weather
 
 FAULTS_MS: Final = 8_000
@@ -18,9 +20,9 @@ FAULTS: Final = ("crash", "crash_all", "partition", "isolate_leader", "fill", "t
 class EngineStory:
     """What happens in one seed."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, make_disk: Callable[[str], EngineDisk] | None = None) -> None:
         self.chance = chance = random.Random(f"{seed}:engine story")
-        self.world = EngineWorld(seed, chance.choice((1, 3, 3, 5)), spares=2)
+        self.world = EngineWorld(seed, chance.choice((1, 3, 3, 5)), spares=2, make_disk=make_disk)
         self.weights = {name: chance.choice((0, 0, 1, 3)) for name in FAULTS}
         self.pace_ms = chance.choice((60, 200, 600))
 

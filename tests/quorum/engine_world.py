@@ -75,7 +75,7 @@ class Engine:
     def __init__(self, world: EngineWorld, member: Member, base: Configuration) -> None:
         self.world = world
         self.member = member
-        self.disk = EngineDisk()
+        self.disk = world.make_disk(f"{world.seed}:{member}")
         self.disk.save_at_once(encode_saved(HardState(), base))
         self.log: QuorumLog | None = None
         self.life = 0
@@ -163,8 +163,8 @@ class Engine:
         def synced() -> None:
             if self.life == life and self.log is not None:
                 self.is_syncing = False
-                self.disk.end_sync()
-                self.do(lambda log: log.on_synced(self.disk.visible.end, self.now_ms))
+                is_reported = self.disk.end_sync()
+                self.do(lambda log: log.on_synced(0, self.now_ms) if is_reported else None)
 
         self.world.later(self.world.chance.uniform(*self.world.weather.sync_ms), synced)
 
@@ -243,8 +243,9 @@ class Engine:
 class EngineWorld:
     """The heap, the network, and everybody."""
 
-    def __init__(self, seed: int, voters: int, spares: int = 0) -> None:
+    def __init__(self, seed: int, voters: int, spares: int = 0, make_disk: Callable[[str], EngineDisk] | None = None) -> None:
         self.seed = seed
+        self.make_disk = make_disk or (lambda _: EngineDisk())
         self.chance = random.Random(f"{seed}:engines")
         self.weather = Weather()
         self.contract = Contract()
