@@ -203,6 +203,13 @@ class ClusterDesk:
     def on_gone(self, source: bytes) -> None:
         self._forwarding.on_gone(source)
 
+    def takes(self, effect: Effect, now: Now) -> bool:
+        """Take a message for this broker itself, which no mesh carries. Tells whether it was one."""
+        is_own = isinstance(effect, Tell) and effect.node_id == self.identity.node_id
+        if isinstance(effect, Tell) and is_own:
+            self._take(effect.node_id, self.identity.directory_id, effect.body, now)
+        return is_own
+
     def take_forwarded(self) -> list[tuple[bytes, Sequence[Buffer]]]:
         """Requests of other brokers' clients, with sources to answer to."""
         inbox, self._inbox = self._inbox, []

@@ -335,12 +335,12 @@ class Node:
     def _take_cluster_effects(self, cluster: ClusterDesk, now: Now) -> list[Effect]:
         if not self._dispatch.effects and cluster.place(now):
             self._settle(now)
-        effects = cluster.advance(now)
+        assert self.partitions.replicas is not None
+        effects = [effect for effect in self.partitions.replicas.take_effects(now) if not cluster.takes(effect, now)]
+        effects.extend(cluster.advance(now))
         for source, frames in cluster.take_forwarded():
             self.on_message(source, frames, now)
         self._settle(now)
-        assert self.partitions.replicas is not None
-        effects.extend(self.partitions.replicas.take_effects(now))
         return effects
 
     def _routed(self, effect: Effect, cluster: ClusterDesk) -> Effect:
