@@ -136,6 +136,17 @@ class ClusterDesk:
         return self.membership.is_registered
 
     @property
+    def waits_for(self) -> str:
+        """Why this broker is no member yet, in words."""
+        if self.engine is None:
+            missing = ", ".join(str(node) for node in self.forming.waits_for)
+            return f"waiting for the brokers {missing} to form the cluster" if missing else "forming the cluster"
+        if self.controller is None:
+            return "waiting for a majority of the cluster's voters"
+        refusal = self.membership.refusal
+        return f"registering: {refusal}" if refusal is not None else "registering with the controller"
+
+    @property
     def controller(self) -> int | None:
         """Who decides, as far as it is known here."""
         return self.engine.leader_node if self.engine is not None else None

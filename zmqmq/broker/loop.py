@@ -26,7 +26,7 @@ from zmqmq.errors import InvalidConfig, LogOffline, MessageTooLarge, ZmqmqError
 from zmqmq.metadata.local import METADATA_CONFIG, LocalLog
 from zmqmq.model import BATCH_BYTES_MAX, FRAME_BYTES_MAX, METADATA_PARTITION
 from zmqmq.ports import Clock, Disk, Random, Transport
-from zmqmq.store.boot import note_boot
+from zmqmq.store.boot import is_intact, note_told
 from zmqmq.store.files import disk_error
 from zmqmq.store.store import CheckpointJob, Store, SyncJob
 from zmqmq.wire import framing
@@ -47,6 +47,8 @@ MESSAGE_BYTES_PER_TURN: Final = 8 << 20
 WAIT_MS_MAX: Final = 200
 """The loop turns at least so often, so that /readyz can tell a loop that hangs."""
 START_TIMEOUT_S: Final = 60.0
+LEAVE_TIMEOUT_S: Final = 5.0
+"""For the leaders of a broker that stops to move; after it the others find out by themselves."""
 CLOSE_TIMEOUT_S: Final = 10.0
 
 
@@ -101,6 +103,8 @@ class Loop:
         self._clock = surroundings.clock
         self._transport = surroundings.transport
         self._usage = surroundings.usage
+        self._disk = surroundings.disk
+        self._boot_id = surroundings.boot_id
         self.turned_us = self._clock.monotonic_us()
         self._wants_sync = False
         self._unsynced_us: int | None = None
@@ -113,9 +117,11 @@ class Loop:
         if cluster is None:
             metadata = LocalLog(config.node_id, store.state(METADATA_PARTITION), self._read_metadata)
         else:
-            outlived = note_boot(surroundings.disk, config.data, surroundings.boot_id)
             state, saved = store.state(METADATA_PARTITION), store.saved(METADATA_PARTITION)
-            metadata = Member(cluster, state, saved, self._read_quorum, is_intact=outlived or store.report.was_clean)
+            has_all = is_intact(
+                surroundings.disk, config.data, surroundings.boot_id, was_clean=store.report.was_clean, is_fresh=not state.log_end
+            )
+            metadata = Member(cluster, state, saved, self._read_quorum, is_intact=has_all)
         identity = NodeIdentity(store.identity.cluster_id, config.node_id, store.identity.directory_id, endpoint)
         self.node = Node(identity, config.limits, logs=store, random=surroundings.random, metadata=metadata, gauges=self._gauges)
         self._storage = Storage(store, self._clock, self._send, self.node.on_fetched, self.node.on_start_moved)
@@ -189,7 +195,18 @@ class Loop:
 
     def _after_ready(self, was_ready: bool) -> None:
         if self.node.is_ready and not was_ready:
+            if self._is_member:
+                note_told(self._disk, self._config.data, self._boot_id)
             self.store.retain_only(list(self.node.partitions.image.topics))
+
+    def leave(self) -> None:
+        """A member of a cluster asks to be let go, and turns until nobody would miss it. Bounded."""
+        if not self._is_member:
+            return
+        self.node.leave(self._now())
+        deadline_ms = self._clock.monotonic_ms() + int(LEAVE_TIMEOUT_S * 1000)
+        while not self.node.may_leave and self._clock.monotonic_ms() < deadline_ms:
+            self.turn()
 
     def drain(self) -> None:
         """Answer what waits for the disk; take nothing new. Bounded."""

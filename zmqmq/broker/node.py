@@ -125,6 +125,11 @@ class Node:
         return self._topics.is_ready if self.cluster is None else self.cluster.is_ready
 
     @property
+    def waits_for(self) -> str:
+        """Why it is not ready."""
+        return self.cluster.waits_for if self.cluster is not None else "starting"
+
+    @property
     def start_error(self) -> ZmqmqError | None:
         """Why it will never be ready."""
         return self._topics.start_error if self.cluster is None else self.cluster.fatal_error
@@ -238,6 +243,19 @@ class Node:
         self._events.on_gone(source)
         if self.cluster is not None:
             self.cluster.on_gone(source)
+
+    def leave(self, now: Now) -> None:
+        """The broker is about to stop."""
+        if self.cluster is not None:
+            self.cluster.membership.stop()
+            self._settle(now)
+
+    @property
+    def may_leave(self) -> bool:
+        """Nobody would miss it, or nobody can be asked."""
+        if self.cluster is None or not self.is_ready:
+            return True
+        return self.cluster.membership.may_stop
 
     def on_control(self, frames: Sequence[Buffer], now: Now) -> None:
         """What another broker says about decisions."""

@@ -14,16 +14,21 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from zmqmq.broker.cluster import ClusterSettings
+from zmqmq.broker.config import control_address, peer_addresses
 from zmqmq.broker.http import HttpServer
 from zmqmq.broker.loop import CLOSE_TIMEOUT_S, START_TIMEOUT_S, Loop, Surroundings, open_store
-from zmqmq.broker.usage import process_usage
+from zmqmq.broker.peering import Ways
+from zmqmq.broker.usage import boot_id, process_usage
 from zmqmq.broker.worker_thread import WorkerThread
 from zmqmq.clock import SystemClock
 from zmqmq.errors import ClosedError, InvalidConfig, TimeoutError
 from zmqmq.store.disk import RealDisk
 from zmqmq.transport.guard import CONNECTIONS_MIN, descriptors
+from zmqmq.transport.mesh import ZmqMesh
 from zmqmq.transport.registry import SCHEME as INPROC
 from zmqmq.transport.router import RouterTransport
+from zmqmq.transport.stream import ZmqStream
 from zmqmq.transport.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -55,6 +60,8 @@ class Broker:
         self._wakeup = Wakeup()
         self._transport = RouterTransport(self._wakeup, connections_max=_with_room(self.config.limits.connections_max))
         self._loop: Loop | None = None
+        self._ways: Ways | None = None
+        self._peer_sockets: list[ZmqMesh | ZmqStream] = []
         self._http: HttpServer | None = None
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
@@ -81,6 +88,7 @@ class Broker:
         try:
             while not self._stopping.is_set():
                 loop.turn()
+            loop.leave()
             loop.drain()
         except BaseException as error:
             self._failure = error
@@ -138,6 +146,8 @@ class Broker:
         """Why it does not serve; empty when it does. From any thread."""
         if self._loop is None or self._stopping.is_set() or not self._opened.is_set():
             return "starting or stopping"
+        if not self._loop.node.is_ready:
+            return self._loop.node.waits_for
         silent_s = (self._clock.monotonic_us() - self._loop.turned_us) / 1e6
         return f"the loop has not turned for {silent_s:.0f} s" if silent_s > HANG_S else self._loop.offline
 
@@ -154,9 +164,10 @@ class Broker:
     def _open(self) -> None:
         for address in self.config.listen:
             self._transport.bind(address)
+        cluster = self._open_ways()
         store = open_store(self.config, disk=self._disk, clock=self._clock, random=self._random)
         try:
-            self._loop = Loop(self.config, store, self._surroundings(), endpoint=self._advertised())
+            self._loop = Loop(self.config, store, self._surroundings(), endpoint=self._advertised(), cluster=cluster)
         except BaseException:
             store.abandon()
             raise
@@ -174,7 +185,29 @@ class Broker:
             sync_worker=WorkerThread("zmqmq-sync", self._wakeup),
             checkpoint_worker=WorkerThread("zmqmq-checkpoint", self._wakeup),
             usage=process_usage,
+            ways=self._ways,
+            boot_id=boot_id(),
         )
+
+    def _open_ways(self) -> ClusterSettings | None:
+        """Listen for the other brokers, if this one is a member of a cluster. Raises AddressInUse, InvalidConfig."""
+        address = control_address(self.config)
+        if not address:
+            return None
+        anywhere = f"{address.rpartition(':')[0]}:0"
+        control, data, stream = ZmqMesh(), ZmqMesh(), ZmqStream()
+        self._peer_sockets = [control, data, stream]
+        self._ways = Ways(control, data, stream)
+        settings = ClusterSettings(
+            peers=peer_addresses(self.config),
+            control=control.bind(address),
+            replication=data.bind(self.config.replication or anywhere),
+            stream=stream.bind(self.config.stream or anywhere),
+            rack=self.config.rack,
+        )
+        for socket in self._peer_sockets:
+            self._transport.watch(socket)
+        return settings
 
     def _advertised(self) -> str:
         outside = [endpoint for endpoint in self.endpoints if not endpoint.startswith(INPROC)]
@@ -193,6 +226,8 @@ class Broker:
         if self._http is not None:
             self._http.close()
         self._transport.close()
+        for socket in self._peer_sockets:
+            socket.close()
         if self._loop is not None:
             self._loop.close(is_clean=is_clean)
         self._wakeup.close()

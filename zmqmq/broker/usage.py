@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+from pathlib import Path
 
 from zmqmq.broker.loop import Usage
 
@@ -20,3 +21,11 @@ def _rss_bytes(peak_kib: int) -> int:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return peak_kib * 1024
+
+
+def boot_id() -> str:
+    """The same as long as the machine is not restarted; empty where the system does not tell."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
