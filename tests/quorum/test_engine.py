@@ -16,7 +16,8 @@ from zmqmq.facts import LogState
 from zmqmq.metadata.local import LocalLog
 from zmqmq.metadata.log import REPLAYED, Committed, Leader
 from zmqmq.metadata.quorum.changing import ChangeDone
-from zmqmq.metadata.quorum.disk import Save
+from zmqmq.metadata.quorum.disk import Save, Truncate, Writes
+from zmqmq.metadata.quorum.effects import Persist
 from zmqmq.metadata.quorum.engine import QuorumLog
 from zmqmq.metadata.quorum.format import decode_entries, decode_saved, encode_entry, encode_saved
 from zmqmq.metadata.quorum.state import Configuration, Entry, HardState, Member
@@ -151,6 +152,7 @@ def test_nothing_counts_that_was_written_after_the_sync_began() -> None:
     log.start(0)
     (vote,) = log.take_writes()
     assert isinstance(vote, Save)
+    assert decode_saved(vote.data).hard_state == HardState(1, ME)
     log.on_sync_begun()
     log.on_written()
     log.on_synced(0, 1)
@@ -158,6 +160,33 @@ def test_nothing_counts_that_was_written_after_the_sync_began() -> None:
     log.on_sync_begun()
     log.on_synced(0, 2)
     assert log.is_leader
+
+
+def test_what_gathers_while_the_disk_refuses_is_written_as_if_one_after_the_other() -> None:
+    disk = EngineDisk()
+    writes = Writes(decode_saved(encode_saved(HardState(), Configuration((ME,)))))
+    writes.add(Persist(1, entries=(Entry(0, 1), Entry(1, 1), Entry(2, 1))))
+    first = writes.take(0, 0)
+    writes.on_refused(200)
+    writes.add(Persist(2, truncate_from=2, entries=(Entry(2, 2), Entry(3, 2))))
+    writes.add(Persist(3, truncate_from=3, entries=(Entry(3, 3), Entry(4, 3))))
+    writes.add(Persist(4, HardState(4, ME), truncate_from=1, entries=(Entry(1, 4),)))
+    writes.add(Persist(5, truncate_from=1, entries=(Entry(1, 5),)))
+    assert writes.take(199, 0) == ()
+    assert writes.take(200, 0) == first
+    disk.perform(first)
+    writes.on_written()
+    second = writes.take(200, 0)
+    assert second[0] == Truncate(1)
+    assert isinstance(second[1], Save)
+    assert decode_saved(second[1].data).hard_state == HardState(4, ME)
+    disk.perform(second)
+    writes.on_sync_begun()
+    assert writes.on_synced() == 1, "the second was not answered when the sync began"
+    writes.on_written()
+    writes.on_sync_begun()
+    assert writes.on_synced() == 5
+    assert [(entry.index, entry.term) for entry in decode_entries(disk.read(0, 9, 1 << 20))] == [(0, 1), (1, 5)]
 
 
 def test_a_failed_disk_ends_a_member_and_answers_what_waits() -> None:
