@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from zmqmq.errors import BrokerUnavailable, Fenced, InvalidConfig, NotLeader, UnknownTopic, ZmqmqError
+from zmqmq.errors import BrokerUnavailable, Fenced, InvalidConfig, NotEnoughReplicas, NotLeader, UnknownTopic, ZmqmqError
 from zmqmq.metadata.decisions.decision import Decision
 from zmqmq.metadata.decisions.settling import Changes, changed
 from zmqmq.metadata.image import NO_LEADER, ClusterImage, PartitionImage, TopicImage
@@ -198,9 +198,9 @@ def _check_heir(where: str, partition: PartitionImage, node_id: int, image: Clus
         )
     if broker is None or not broker.is_active:
         state = "away" if broker is None else "fenced" if broker.is_fenced else "draining"
-        raise BrokerUnavailable(f"{where}: broker {node_id} is {state}", hint="see: zmqmq cluster brokers")
+        raise InvalidConfig(f"{where}: broker {node_id} is {state}", hint="name a running broker; see: zmqmq cluster brokers")
     if node_id not in partition.isr:
-        raise BrokerUnavailable(f"{where}: broker {node_id} is not in sync", hint="wait until it is: zmqmq cluster health -e")
+        raise NotEnoughReplicas(f"{where}: broker {node_id} is not in sync", hint="wait until it is: zmqmq cluster health -e")
 
 
 def _kept(partition: PartitionImage) -> tuple[int, ...]:
