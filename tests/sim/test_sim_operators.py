@@ -145,6 +145,23 @@ def test_events_tell_of_a_broker_that_died_from_whichever_broker_is_left() -> No
     cluster.close()
 
 
+def test_a_new_controller_is_an_event() -> None:
+    cluster, mq = started(7)
+
+    async def story() -> None:
+        await mq.admin.create_topic("t", 3, 3)
+        found = await in_sync(mq)
+        reply = await mq.admin.events()
+        cluster.brokers[found.controller].cut_power()
+        await until(mq, lambda now: now.controller not in (found.controller, -1) and any(broker.is_fenced for broker in now.brokers))
+        (event,) = (await mq.admin.events(reply.last_number, kinds=["controller-change"])).events
+        assert event.node_id != found.controller
+        assert event.text.startswith(f"{found.controller} → {event.node_id}, epoch ")
+
+    cluster.run(mq, story())
+    cluster.close()
+
+
 def test_what_cannot_be_is_refused_with_what_to_do() -> None:
     cluster, mq = started(6)
 

@@ -384,8 +384,14 @@ class Node:
         advanced = self.partitions.take_advanced()
         self._fetch.on_advanced(advanced, now)
         if self.is_ready:
-            self._events.look(self.partitions.image, now)
+            self._look_for_events(now)
         self._is_settled = not (events or receipts or advanced)
+
+    def _look_for_events(self, now: Now) -> None:
+        engine = self.cluster.engine if self.cluster is not None else None
+        if engine is not None and engine.leader_node is not None:
+            self._events.on_controller(engine.leader_node, engine.epoch, now)
+        self._events.look(self.partitions.image, now)
 
     def _on_hello(self, source: bytes, request: Hello, _payload: Sequence[Buffer], now: Now) -> None:
         if not request.version_min <= PROTOCOL_VERSION <= request.version_max:
