@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from zmqmq.ports import Buffer, Random
     from zmqmq.wire.requests import Request
 
+EVIDENCE_MS_MAX: Final = 5_000
+"""How long it counts that a process was seen to be dead and not heard since."""
 INCARNATION_BYTES: Final = 8
 ROUNDS_MAX: Final = 100
 """Of messages that this broker sends to itself, in one turn."""
@@ -115,6 +117,8 @@ class ClusterDesk:
         self._dispatch = dispatch
         self._forwarding = Forwarding(identity.node_id, random.randrange(0, 1 << 62))
         self._served = Served()
+        self._dead: dict[int, int] = {}
+        """Brokers whose processes died, and when that was seen, until they are heard again: for who becomes the controller soon."""
         self._inbox: list[tuple[bytes, Forward]] = []
         self._connected: Connect | None = None
         self._changing: int | None = None
@@ -174,6 +178,7 @@ class ClusterDesk:
                 self.forming.on_message(body)
             return
         if self._is_ours(envelope):
+            self._dead.pop(envelope.node_id, None)
             self._take(envelope.node_id, envelope.directory_id, body, now)
 
     def on_data(self, frames: Sequence[Buffer], now: Now) -> None:
@@ -192,6 +197,9 @@ class ClusterDesk:
 
     def on_peer_died(self, node_id: int, now: Now) -> None:
         reached("peer died by evidence")
+        self._dead[node_id] = now.ms
+        if self.engine is not None:
+            self.engine.on_death(node_id, now.ms)
         self.active.on_evidence(node_id, now.ms)
 
     def on_quorum_written(self, error: ZmqmqError | None) -> None:
@@ -291,8 +299,13 @@ class ClusterDesk:
     def _apply(self, engine: QuorumLog, now: Now) -> bool:
         """What the log has handed out."""
         before = self._partitions.image
+        was_active = self.active.epoch is not None
         events = engine.take_events()
         self._topics.on_events(events, now.ms)
+        if self.active.epoch is not None and not was_active:
+            for node_id, died_ms in self._dead.items():
+                if now.ms - died_ms < EVIDENCE_MS_MAX:
+                    self.active.on_evidence(node_id, now.ms)
         if not self._topics.is_deciding:
             self._served.clear()
         image = self._partitions.image

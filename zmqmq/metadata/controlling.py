@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from zmqmq.metadata.records import MetadataRecord
     from zmqmq.model import PartitionId
 
+GRACE_MS: Final = 300
+"""Beyond FENCE_MS, before a controller that has just become active fences anybody for silence."""
 STALL_MS: Final = 300
 """Between two calls of ``on_time``: more means that the loop stood still and heard nobody."""
 BALANCE_MS: Final = 5_000
@@ -123,7 +125,8 @@ class ActiveController:
         self._now_ms = now_ms
         self._balance_at_ms = now_ms + BALANCE_MS
         self._repair_at_ms, self._wants_internal = now_ms, True
-        self._listen_anew()
+        # One that lost touch with the quorum may go on renewing leases until it notices.
+        self._listen_anew(self._now_ms + GRACE_MS)
 
     def on_lost(self) -> None:
         """Somebody else decides now; the overlay goes too."""
@@ -323,8 +326,8 @@ class ActiveController:
         self._appends.clear()
         self._messages.clear()
 
-    def _listen_anew(self) -> None:
-        self._heard = dict.fromkeys(self._unfenced(), self._now_ms)
+    def _listen_anew(self, since_ms: int | None = None) -> None:
+        self._heard = dict.fromkeys(self._unfenced(), self._now_ms if since_ms is None else since_ms)
 
     def _unfenced(self) -> Iterable[int]:
         return (node_id for node_id, broker in self._controller.pending.brokers.items() if not broker.is_fenced)

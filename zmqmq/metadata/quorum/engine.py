@@ -146,6 +146,12 @@ class QuorumLog:
         self._raft.on_message(message, self.now_ms)
         self._settle()
 
+    def on_death(self, node_id: int, now_ms: int) -> None:
+        """There is evidence that a member's process is dead."""
+        self.now_ms = max(self.now_ms, now_ms)
+        self._raft.on_death(node_id, self.now_ms)
+        self._settle()
+
     def on_time(self, now_ms: int) -> None:
         self.now_ms = max(self.now_ms, now_ms)
         self._raft.on_time(self.now_ms)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zmqmq.metadata.quorum.core import NEVER_MS
 from zmqmq.metadata.quorum.messages import AppendEntries, AppendReply, InstallSnapshot, SnapshotReply, is_sound
 from zmqmq.metadata.quorum.snapshot import SnapshotReceiver
 
@@ -26,6 +27,12 @@ class Following:
 
     def __repr__(self) -> str:
         return f"Following({self._core.leader})"
+
+    def hasten(self) -> None:
+        """The leader's process is known to be dead: no timeout has to pass, only that the members shall not all stand at once."""
+        core = self._core
+        core.leader, core.heard_leader_ms = None, NEVER_MS
+        self.deadline_ms = min(self.deadline_ms, core.now_ms + core.random_timeout_ms() - core.settings.election_timeout_ms)
 
     def postpone(self) -> None:
         self.deadline_ms = self._core.now_ms + self._core.random_timeout_ms()

@@ -116,6 +116,13 @@ class Raft:
             self._campaign(is_pre_vote=self._core.settings.has_pre_vote)
         self._settle()
 
+    def on_death(self, node_id: int, now_ms: int) -> None:
+        """A member's process is known to be dead. If it led, an election need not wait for a timeout: a leader that is dead cannot be
+        disturbed, and what it had committed is protected by the votes as ever (paper 5.4.1)."""
+        leader = self._core.leader
+        if self._begin(now_ms) and isinstance(self._role, Following) and leader is not None and leader.node_id == node_id:
+            self._role.hasten()
+
     def on_persisted(self, number: int, now_ms: int) -> None:
         """The Persist of this number, and so everything before it, is on disk."""
         if not self._begin(now_ms):
