@@ -8,7 +8,7 @@ from zmqmq.broker.dispatch import Dispatch
 from zmqmq.broker.limits import BrokerLimits
 from zmqmq.broker.partitions import Partitions
 from zmqmq.effects import AnswerOffsets, MoveLogStart
-from zmqmq.errors import OffsetOutOfRange, RemoteProtocolError, ZmqmqError
+from zmqmq.errors import NotLeader, OffsetOutOfRange, RemoteProtocolError, ZmqmqError
 from zmqmq.wire.framing import fault
 from zmqmq.wire.replies import DeleteRecordsReply, DeleteResult, ListOffsetsReply, OffsetResult
 from zmqmq.wire.requests import LIST_END, LIST_START, LIST_TIME, DeleteEntry, DeleteRecords, ListOffsets, OffsetQuery
@@ -119,6 +119,8 @@ class EndsDesk:
     def _look_up(self, query: OffsetQuery) -> tuple[OffsetResult | None, tuple[int, int, int]]:
         try:
             leader = self._partitions.find(query.topic_id, query.partition)
+            if query.kind != LIST_START and not leader.is_settled:
+                raise NotLeader(f"the new leader of {leader.partition} does not know yet what is committed")
             return _result(query, leader), (leader.log_start, leader.high_watermark, leader.leadership.epoch)
         except ZmqmqError as error:
             self._dispatch.count(error)

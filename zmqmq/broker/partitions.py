@@ -5,7 +5,7 @@ An idle partition costs nothing here: its leader is made when the first request 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from zmqmq.broker.dispatch import Dispatch
 from zmqmq.effects import Append, CreateLog, DeleteTopicLogs
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from zmqmq.broker.replicas import Replicas
     from zmqmq.facts import LogState, Synced
     from zmqmq.metadata.image import PartitionImage
+
+
+DELETED_MAX: Final = 1_000
+"""Deleted topics that a member of a cluster remembers, to tell them from those that it has not heard of yet."""
 
 
 class Logs(Protocol):
@@ -48,6 +52,8 @@ class Partitions:
         """Of a member of a cluster."""
         self.may_lead = True
         """False: nobody may rely on what this broker leads, for another may lead it by now."""
+        self._deleted: dict[bytes, None] = {}
+        """Topics that were deleted lately."""
         self._placing: dict[PartitionId, None] = {}
         """Whose roles may have changed, once their logs exist."""
 
@@ -57,6 +63,8 @@ class Partitions:
 
     def topic(self, topic_id: bytes) -> TopicImage:
         topic = self.image.topics.get(topic_id)
+        if topic is None and self.replicas is not None and topic_id not in self._deleted:
+            raise NotLeader(f"broker {self.node_id} has not heard of the topic {topic_id.hex() or 'nil'} yet", outcome="not_written")
         if topic is None:
             raise UnknownTopic(f"no topic has the id {topic_id.hex() or 'nil'}", hint="it may have been deleted; look it up again by name")
         return topic
@@ -79,7 +87,13 @@ class Partitions:
     def watermark(self, partition: PartitionId) -> int:
         """How far retention may go."""
         leader = self._leaders.get(partition)
-        return leader.high_watermark if leader is not None else self._logs.state(partition).log_end
+        if leader is not None:
+            return leader.high_watermark
+        follower = self.replicas.following.follower(partition) if self.replicas is not None else None
+        if follower is not None:
+            return follower.high_watermark
+        state = self._logs.state(partition)
+        return state.log_end if self.replicas is None else state.log_start
 
     def check_writable(self) -> None:
         if self.offline:
@@ -209,6 +223,9 @@ class Partitions:
 
     def _remove(self, topic: TopicImage) -> None:
         error = UnknownTopic(f"topic {topic.name!r} was deleted")
+        self._deleted[topic.topic_id] = None
+        if len(self._deleted) > DELETED_MAX:
+            del self._deleted[next(iter(self._deleted))]
         for number in range(len(topic.partitions)):
             partition = PartitionId(topic.topic_id, number)
             self._appends.pop(partition, None)

@@ -130,6 +130,8 @@ class ProduceDesk:
         image = self._partitions.image
         if entry.table_version and entry.table_version != image.topics[entry.topic_id].table_version:
             raise NotLeader("the slot table has changed, the key may belong to another partition", outcome="not_written")
+        if header.producer_id >= image.producer_ids_end and self._partitions.replicas is not None:
+            raise Throttled("this broker has not heard of the producer id yet", retry_after_ms=RETRY_AFTER_MS, outcome="not_written")
         if header.producer_id >= image.producer_ids_end:
             raise UnknownProducer(f"producer id {header.producer_id} was never given out by this cluster", outcome="not_written")
 
