@@ -42,7 +42,7 @@ from zmqmq.metadata.quorum.state import Member as QuorumMember
 from zmqmq.wire import framing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from zmqmq.batch import StampedBatch
     from zmqmq.broker.dispatch import Dispatch, Now
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from zmqmq.broker.topics import TopicDesk
     from zmqmq.facts import LogState
     from zmqmq.metadata.controller import Controller
+    from zmqmq.metadata.image import BrokerImage
     from zmqmq.metadata.quorum.disk import ReadBatches
     from zmqmq.ports import Buffer, Random
     from zmqmq.wire.requests import Request
@@ -121,6 +122,8 @@ class ClusterDesk:
         """Brokers whose processes died, and when that was seen, until they are heard again: for who becomes the controller soon."""
         self._inbox: list[tuple[bytes, Forward]] = []
         self._connected: Connect | None = None
+        self._connected_for: tuple[Mapping[int, BrokerImage], dict[int, str]] | None = None
+        """What it was made of."""
         self._changing: int | None = None
         self._change_number = 0
         settings = member.settings
@@ -391,9 +394,13 @@ class ClusterDesk:
 
     def _connect(self, effects: list[Effect]) -> None:
         """Say where everybody is, when that has changed."""
+        image, addresses = self._partitions.image, self.forming.addresses
+        if (image.brokers, addresses) == self._connected_for:
+            return
+        self._connected_for = image.brokers, dict(addresses)
         me = self.identity.node_id
-        brokers = [broker for node, broker in self._partitions.image.brokers.items() if node != me]
-        control = dict(self.forming.addresses) | {broker.node_id: broker.control for broker in brokers if broker.control}
+        brokers = [broker for node, broker in image.brokers.items() if node != me]
+        control = addresses | {broker.node_id: broker.control for broker in brokers if broker.control}
         wanted = Connect(
             control,
             {broker.node_id: broker.replication for broker in brokers if broker.replication},

@@ -99,6 +99,8 @@ class Node:
         self._started_us = 0
         self._is_settled = True
         """The machines have nothing to tell each other."""
+        self._idle_until_ms = 0
+        """Of a member of a cluster: unless it hears something, nothing is to be done before."""
         self._dispatch = Dispatch()
         self._connections = Connections(limits)
         self.partitions = Partitions(identity.node_id, logs, self._dispatch)
@@ -329,14 +331,17 @@ class Node:
         self._events.on_tick(now)
 
     def next_deadline_ms(self) -> int | None:
-        cluster_ms = self.cluster.next_deadline_ms() if self.cluster is not None else None
+        cluster_ms = self._idle_until_ms or (self.cluster.next_deadline_ms() if self.cluster is not None else None)
         deadlines = (self._fetch.next_deadline_ms(), self._events.next_deadline_ms(), cluster_ms)
         return min((each for each in deadlines if each is not None), default=None)
 
     def take_effects(self, now: Now) -> list[Effect]:
         """What to perform now, in order: appends first."""
+        if self._is_idle(now):
+            return []
         if not self._is_settled:
             self._settle(now)
+        image = self.partitions.image
         effects: list[Effect] = list(self.partitions.take_appends())
         if self._log is not None:
             batches = self._log.take_batches()
@@ -348,7 +353,13 @@ class Node:
         effects.extend(self._dispatch.take())
         if self.cluster is not None:
             effects = [self._routed(effect, self.cluster) for effect in effects]
+            if not effects and self._is_settled and image is self.partitions.image:
+                self._idle_until_ms = self.cluster.next_deadline_ms() or 0
         return effects
+
+    def _is_idle(self, now: Now) -> bool:
+        dispatch = self._dispatch
+        return self._is_settled and now.ms < self._idle_until_ms and not dispatch.effects and not dispatch.wants_sync
 
     def _take_cluster_effects(self, cluster: ClusterDesk, now: Now) -> list[Effect]:
         if not self._dispatch.effects and cluster.place(now):
@@ -356,8 +367,10 @@ class Node:
         assert self.partitions.replicas is not None
         effects = [effect for effect in self.partitions.replicas.take_effects(now) if not cluster.takes(effect, now)]
         effects.extend(cluster.advance(now))
-        for source, frames in cluster.take_forwarded():
-            self.on_message(source, frames, now)
+        while forwarded := cluster.take_forwarded():
+            for source, frames in forwarded:
+                self.on_message(source, frames, now)
+            effects.extend(cluster.advance(now))
         self._settle(now)
         return effects
 
@@ -377,6 +390,7 @@ class Node:
 
     def _settle(self, now: Now) -> None:
         """Hand on what the machines told each other; who hears something may have something to tell."""
+        self._idle_until_ms = 0
         events = self._log.take_events() if self._log is not None else []
         self._topics.on_events(events)
         receipts = self.partitions.take_receipts()

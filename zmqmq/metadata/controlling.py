@@ -116,7 +116,11 @@ class ActiveController:
     @property
     def next_deadline_ms(self) -> int | None:
         """``on_time`` wants to be called by then."""
-        return None if self.epoch is None else self._now_ms + HEARTBEAT_MS
+        if self.epoch is None:
+            return None
+        times = [heard_ms + FENCE_MS for heard_ms in self._heard.values() if heard_ms + FENCE_MS > self._now_ms]
+        times += [self._now_ms + HEARTBEAT_MS] if self._repair_at_ms is None else [self._now_ms + HEARTBEAT_MS, self._repair_at_ms]
+        return min(times)
 
     def on_leader(self, epoch: int, now_ms: int) -> None:
         """This broker decides from now on: all that was committed before has been applied."""
