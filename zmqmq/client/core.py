@@ -61,6 +61,8 @@ class ClientCore:
         self._waiting: list[_Question] = []
         self._under_way: dict[tuple[str, int], tuple[Session, str, tuple[int, ...], int]] = {}
         """Requests to leaders, by connection and number: topic, partitions and leader."""
+        self._told_metadata: set[str] = set()
+        """Who was asked for it in this round of all connections."""
         for address in self._addresses:
             self._session(address)
 
@@ -245,7 +247,7 @@ class ClientCore:
         due_ms = self.routing.refresh_due_ms()
         if due_ms is None or now_ms < due_ms:
             return
-        session = self._session_for(ANY_BROKER, now_ms)
+        session = self._next_for_metadata(now_ms)
         if session is None:
             return
         topics = self.routing.topics
@@ -255,6 +257,18 @@ class ClientCore:
             return GetMetadata(correlation_id, timeout_ms, topics=topics)
 
         session.request(build, (), now_ms + METADATA_MS, self._on_metadata, now_ms)
+
+    def _next_for_metadata(self, now_ms: int) -> Session | None:
+        """Another broker than the last time: one that is cut off from the others goes on telling what was."""
+        ready = [session for session in self._sessions.values() if session.is_ready and not self._is_silent(session, now_ms)]
+        others = [session for session in ready if session.address not in self._told_metadata]
+        if not others:
+            self._told_metadata.clear()
+        session = next(iter(others or ready), None)
+        if session is None:
+            return self._session_for(ANY_BROKER, now_ms)
+        self._told_metadata.add(session.address)
+        return session
 
     def _on_metadata(self, answer: Answer, _payload: Sequence[Buffer], now_ms: int) -> None:
         if isinstance(answer, MetadataReply):
