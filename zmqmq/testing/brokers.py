@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from zmqmq.client.sync import Client
 from zmqmq.errors import InvalidConfig, RetriableError
-from zmqmq.testing.processes import HOST, START_SECONDS_MAX, BrokerProcess, NodePlan, end_all, free_ports, wait_until
+from zmqmq.testing.processes import HOST, START_SECONDS_MAX, BrokerProcess, NodePlan, free_ports, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,8 +151,11 @@ class TestCluster:
             wait_until(is_healthy, time.monotonic() + timeout, lambda: f"the cluster did not become healthy: {'; '.join(missing)}")
 
     def close(self) -> None:
-        """End all brokers, cleanly if they can."""
-        end_all(self._brokers)
+        """Kill all brokers. Who wants to see them stop cleanly stops them."""
+        for broker in self._brokers:
+            broker.signal(signal.SIGKILL)
+        for broker in self._brokers:
+            broker.wait_ended()
 
     def _lacks(self, node: int, client: Client) -> list[str]:
         try:
