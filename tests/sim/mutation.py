@@ -14,6 +14,8 @@ from zmqmq.errors import ZmqmqError
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "zmqmq"
+FIRST_CLUSTER = 1_000_000
+"""Seeds from here on have three brokers, from twice as many on five."""
 
 
 class NoLongerApplies(ZmqmqError):
@@ -36,6 +38,8 @@ class Mutation(Struct, frozen=True):
     edits: Sequence[Edit]
     stories: Sequence[str] = ()
     """Tests that must fail with the mutation, where chance would take too many seeds."""
+    first_seed: int = 0
+    """Where the search begins."""
 
     def __str__(self) -> str:
         return self.name
