@@ -51,7 +51,8 @@ if TYPE_CHECKING:
     from zmqmq.broker.topics import TopicDesk
     from zmqmq.facts import LogState
     from zmqmq.metadata.controller import Controller
-    from zmqmq.metadata.image import BrokerImage
+    from zmqmq.metadata.image import BrokerImage, ClusterImage
+    from zmqmq.metadata.quorum.changing import Aim
     from zmqmq.metadata.quorum.disk import ReadBatches
     from zmqmq.ports import Buffer, Random
     from zmqmq.wire.requests import Request
@@ -118,6 +119,8 @@ class ClusterDesk:
         self._dispatch = dispatch
         self._forwarding = Forwarding(identity.node_id, random.randrange(0, 1 << 62))
         self._served = Served()
+        self._removed: dict[int, str] = {}
+        """Brokers that an operator removed, with their directories."""
         self._dead: dict[int, int] = {}
         """Brokers whose processes died, and when that was seen, until they are heard again: for who becomes the controller soon."""
         self._inbox: list[tuple[bytes, Forward]] = []
@@ -314,6 +317,8 @@ class ClusterDesk:
         image = self._partitions.image
         if image is not before:
             self.membership.on_image(image)
+            if image.brokers is not before.brokers:
+                self._note_removed(before, image)
             if image.brokers is not before.brokers and self.replicas.broker_epoch >= 0:
                 self.replicas.on_brokers(image)
             self.forming.on_configuration(engine.configuration)
@@ -374,15 +379,31 @@ class ClusterDesk:
                 self._tell(controller, message, effects, now)
 
     def _change_members(self, engine: QuorumLog) -> None:
-        """The leader adds those who came to join, one after the other."""
+        """The leader adds those who came to join and lets those go that were removed, one after the other."""
         for done in engine.take_changes():
             if done.token == self._changing:
                 self._changing = None
-        joiners = self.forming.take_joiners()
-        if engine.is_leader and self._changing is None and joiners:
+        wanted = self._wanted_change(engine)
+        if engine.is_leader and self._changing is None and wanted is not None:
             self._change_number += 1
             self._changing = self._change_number
-            engine.change(self._change_number, joiners[0].member, "learner")
+            engine.change(self._change_number, *wanted)
+
+    def _wanted_change(self, engine: QuorumLog) -> tuple[QuorumMember, Aim] | None:
+        """Who is named by ``--peers`` votes; who joined beside them learns."""
+        for joiner in self.forming.take_joiners():
+            if joiner.member.directory_id != self._removed.get(joiner.member.node_id):
+                return joiner.member, "voter" if joiner.member.node_id in self._member.settings.peers else "learner"
+        members = engine.configuration.members
+        return next(((member, "removed") for member in members if self._removed.get(member.node_id) == member.directory_id), None)
+
+    def _note_removed(self, before: ClusterImage, image: ClusterImage) -> None:
+        """Every member sees the same removals, when they happen or when it replays the log."""
+        for node_id in image.brokers:
+            self._removed.pop(node_id, None)
+        for node_id, broker in before.brokers.items():
+            if node_id not in image.brokers:
+                self._removed[node_id] = broker.directory_id
 
     def _keep_lease(self, now: Now) -> None:
         """Who may have been replaced must not answer as if it led."""

@@ -115,6 +115,11 @@ class Loop:
         self._is_member = cluster is not None
         metadata: LocalLog | Member
         if cluster is None:
+            if store.saved(METADATA_PARTITION):
+                raise InvalidConfig(
+                    f"the data directory {config.data} belongs to a member of the cluster {store.identity.cluster_id}",
+                    hint="start it with the --peers of that cluster",
+                )
             metadata = LocalLog(config.node_id, store.state(METADATA_PARTITION), self._read_metadata)
         else:
             state, saved = store.state(METADATA_PARTITION), store.saved(METADATA_PARTITION)

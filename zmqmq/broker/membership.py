@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from zmqmq.errors import ZmqmqError
+from zmqmq.errors import Fenced, ZmqmqError
 from zmqmq.marks import reached
 from zmqmq.metadata.messages import HEARTBEAT_MS, LEASE_MS, BrokerAccepted, BrokerRefused, Heartbeat, HeartbeatReply, RegisterBroker
 from zmqmq.wire.framing import raised
@@ -84,8 +84,18 @@ class Membership:
             self.is_fenced = mine.is_fenced
         elif self.broker_epoch != NOT_REGISTERED:
             reached("registration lost")
-            self.broker_epoch = NOT_REGISTERED  # another process has taken the node id, or it was removed: ask, and hear why
+            self.broker_epoch = NOT_REGISTERED
             self._lease_ms = None
+            if mine is None:
+                self.fatal_error = Fenced(
+                    f"broker {self.node_id} was removed from its cluster",
+                    hint="to use the machine again, start it with an empty data directory",
+                )
+            else:
+                self.fatal_error = Fenced(
+                    f"another process has registered as broker {self.node_id}",
+                    hint="give every broker its own --node-id and data directory",
+                )
 
     def on_accepted(self, message: BrokerAccepted) -> None:
         """Only news: the registration counts when the image shows it."""
