@@ -93,6 +93,9 @@ class World:
     def now(self) -> Now:
         return Now(1_700_000_000_000 + self.us // 1000, self.us)
 
+    def __contains__(self, partition: object) -> bool:
+        return True
+
     def state(self, partition: PartitionId) -> LogState:
         return self.states.get(partition, EMPTY)
 

@@ -34,6 +34,9 @@ class Logs(Protocol):
     def state(self, partition: PartitionId) -> LogState:
         """The log of a partition; an empty one if nothing was ever written."""
 
+    def __contains__(self, partition: object) -> bool:
+        """Whether there is a log of the partition."""
+
 
 class Partitions:
     """Holds the committed image and the leaders. ``take_advanced`` names those whose high watermark advanced, or that are gone."""

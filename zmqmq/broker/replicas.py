@@ -49,6 +49,8 @@ class Replicas:
         self._failed: dict[PartitionId, TruncateLogs | ResetLog] = {}
         """Logs that the disk would not cut."""
         self._retry_ms: int | None = None
+        self._discarded: list[ResetLog] = []
+        self._logs = logs
 
     def on_registered(self, broker_epoch: int, image: ClusterImage, now_ms: int) -> None:
         """This life of the broker is registered and has applied that: its roles begin."""
@@ -81,6 +83,7 @@ class Replicas:
             )  # fmt: skip
         else:
             self.following.unfollow(partition)
+            self._discard(partition)
 
     def forget(self, partition: PartitionId) -> None:
         """The topic is gone."""
@@ -165,6 +168,10 @@ class Replicas:
             effects.append(TruncateLogs(work.truncations))
             self._cutting.update({partition: TruncateLogs({partition: end}) for partition, end in work.truncations.items()})
         effects.extend(self._cut_again(now))
+        discarded, self._discarded = self._discarded, []
+        for reset in discarded:
+            self._cutting[reset.partition] = reset
+        effects.extend(discarded)
         effects.extend(work.appends)
         effects.extend(work.starts)
         if work.wants_sync:
@@ -181,6 +188,11 @@ class Replicas:
         deadlines = (self.leading.next_deadline_ms(), self.following.next_deadline_ms(), self._retry_ms)
         times = [time for time in deadlines if time is not None]
         return min(times, default=None)
+
+    def _discard(self, partition: PartitionId) -> None:
+        """Others keep it now: make room. Should it come back, it is copied from its leader's first record on."""
+        if partition in self._logs and self._logs.state(partition).log_end:
+            self._discarded.append(ResetLog(partition, 0))
 
     def _cut_again(self, now: Now) -> list[Effect]:
         if self._failed and self._retry_ms is None:

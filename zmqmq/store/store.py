@@ -166,6 +166,9 @@ class Store:
     def partitions(self) -> list[PartitionId]:
         return list(self._logs)
 
+    def __contains__(self, partition: object) -> bool:
+        return partition in self._logs
+
     def state(self, partition: PartitionId) -> LogState:
         return self._log(partition).state()
 
