@@ -169,8 +169,7 @@ class Replicas:
             self._cutting.update({partition: TruncateLogs({partition: end}) for partition, end in work.truncations.items()})
         effects.extend(self._cut_again(now))
         discarded, self._discarded = self._discarded, []
-        for reset in discarded:
-            self._cutting[reset.partition] = reset
+        self._cutting.update({discard.partition: discard for discard in discarded})
         effects.extend(discarded)
         effects.extend(work.appends)
         effects.extend(work.starts)
