@@ -96,7 +96,7 @@ def consume(address: str, topic: str, how: str) -> float:
         return count / (time.perf_counter() - started)
 
 
-def _paced(rate: int, seconds: float, how: str = "sleeping") -> Iterator[float]:
+def paced(rate: int, seconds: float, how: str = "sleeping") -> Iterator[float]:
     """The moments at which something is due. What is late because of the sleep counts from the wake-up, what is late
     because of the caller from the moment it was due."""
     started = time.monotonic()
@@ -117,10 +117,10 @@ def receipt_latency(address: str, topic: str) -> dict[str, float]:
     waits = []
     with zmqmq.Client(address) as mq:
         mq.produce(topic, value)
-        for due in _paced(RATE_PER_SECOND, LATENCY_SECONDS):
+        for due in paced(RATE_PER_SECOND, LATENCY_SECONDS):
             mq.produce(topic, value)
             waits.append((time.monotonic() - due) * 1e3)
-    return _percentiles(waits)
+    return percentiles(waits)
 
 
 def sent_latency(address: str, topic: str) -> dict[str, float]:
@@ -129,10 +129,10 @@ def sent_latency(address: str, topic: str) -> dict[str, float]:
     waits: list[float] = []
     with zmqmq.Client(address) as mq, mq.producer(topic, linger=0) as out:
         out.send(value).result()
-        for due in _paced(RATE_PER_SECOND, LATENCY_SECONDS):
+        for due in paced(RATE_PER_SECOND, LATENCY_SECONDS):
             out.send(value).add_done_callback(lambda _handle, due=due: waits.append((time.monotonic() - due) * 1e3))
         out.flush(60)
-    return _percentiles(waits)
+    return percentiles(waits)
 
 
 def closed_loop_latency(address: str, topic: str) -> dict[str, float]:
@@ -145,7 +145,7 @@ def closed_loop_latency(address: str, topic: str) -> dict[str, float]:
             started = time.monotonic()
             mq.produce(topic, value)
             waits.append((time.monotonic() - started) * 1e3)
-    return _percentiles(waits)
+    return percentiles(waits)
 
 
 def read_ages(address: str, topic: str, count: int, ready: Any, pipe: Any) -> None:
@@ -172,14 +172,14 @@ def end_to_end_latency(address: str, topic: str, how: str) -> dict[str, float]:
     consumer.start()
     assert ready.wait(START_SECONDS_MAX)
     with zmqmq.Client(address) as mq, mq.producer(topic, linger=0) as out:
-        for due in _paced(RATE_PER_SECOND, LATENCY_SECONDS, how):
+        for due in paced(RATE_PER_SECOND, LATENCY_SECONDS, how):
             out.send(repr(due).encode())
     ages = mine.recv()
     consumer.join()
-    return _percentiles(ages)
+    return percentiles(ages)
 
 
-def _percentiles(milliseconds: list[float]) -> dict[str, float]:
+def percentiles(milliseconds: list[float]) -> dict[str, float]:
     ordered = sorted(milliseconds)
     return {name: ordered[min(len(ordered) - 1, int(share * len(ordered)))] for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
 
