@@ -125,6 +125,25 @@ def test_a_drained_broker_leads_nothing_and_events_say_where_leaders_went() -> N
     cluster.close()
 
 
+@pytest.mark.parametrize("seed", [1, 8])
+def test_a_drained_broker_that_loses_its_power_is_in_sync_again_after_its_start(seed: int) -> None:
+    """Its leaders proposed it while it drained, were refused, and asked for a new partition epoch to be sure of that."""
+    cluster, mq = started(seed)
+
+    async def drain() -> int:
+        await mq.admin.create_topic("t", 3, 3)
+        node = ((await in_sync(mq)).controller + 1) % 3
+        await mq.admin.drain_broker(node)
+        await asyncio.sleep(1)
+        return node
+
+    node = cluster.run(mq, drain())
+    cluster.brokers[node].cut_power()
+    cluster.start()
+    cluster.run_until(cluster.is_in_sync, 10, "all are in sync")
+    cluster.close()
+
+
 def test_events_tell_of_a_broker_that_died_from_whichever_broker_is_left() -> None:
     cluster, mq = started(5)
 

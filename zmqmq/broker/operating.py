@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from zmqmq.metadata.image import ClusterImage
     from zmqmq.metadata.records import MetadataRecord
+    from zmqmq.model import PartitionId
 
 OperatorRequest: TypeAlias = MoveLeaders | Reassign | DrainBroker | RemoveBroker
 
@@ -55,9 +56,11 @@ def _cancel(request: Reassign, image: ClusterImage) -> Decision:
     if not request.entries:
         places = {(move.topic, move.partition): None for move in partitions.moving(image)}
     records: list[MetadataRecord] = []
+    unclean: list[PartitionId] = []
     for name, number in places:
         decision = partitions.cancel_reassign(name, number, image)
         if decision.error is not None:
             return decision
         records.extend(decision.records)
-    return Decision(tuple(records))
+        unclean.extend(decision.unclean)
+    return Decision(tuple(records), unclean=tuple(unclean))

@@ -31,7 +31,9 @@ class Moving(msgspec.Struct, frozen=True):
 
 
 def alter_partition(node_id: int, broker_epoch: int, proposal: PartitionProposal, image: ClusterImage) -> Decision:
-    """The in-sync set that the leader proposes, if leader epoch, partition epoch and each member's broker epoch are the image's."""
+    """The in-sync set that the leader proposes, if leader epoch, partition epoch and each member's broker epoch are the image's.
+
+    Whatever comes of it, the partition epoch rises."""
     try:
         topic, before = _asked(node_id, broker_epoch, proposal, image)
         for member, epoch in proposal.isr:
@@ -44,6 +46,10 @@ def alter_partition(node_id: int, broker_epoch: int, proposal: PartitionProposal
     changes = Changes(image.brokers)
     wished = msgspec.structs.replace(before, isr=tuple(n for n in before.replicas if n in members))
     changes.settle(topic, proposal.partition, wished)
+    if not changes.records:
+        # The set as it is: the leader wants a new partition epoch, to void what it proposed before. Without an answer it waits for ever.
+        renewed = msgspec.structs.replace(before, partition_epoch=before.partition_epoch + 1)
+        changes.records.append(changed(PartitionId(topic.topic_id, proposal.partition), renewed))
     return Decision(tuple(changes.records), topic.topic_id, unclean=tuple(changes.unclean))
 
 
