@@ -55,3 +55,18 @@ def test_a_client_goes_on_when_its_leader_is_killed_cut_off_or_stopped(zmqmq_clu
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "healthy  3 brokers, 1 partitions\n"), done.stderr
+
+
+def test_no_write_fails_while_one_broker_after_the_other_is_restarted(zmqmq_cluster: TestCluster) -> None:
+    cluster = zmqmq_cluster
+    values = [f"{node} {when}".encode() for node in cluster.nodes for when in ("stopped", "back")]
+    with cluster.client(timeout=DELIVERY_S) as client:
+        client.admin.create_topic("orders", replication_factor=3)
+        for node in cluster.nodes:
+            assert cluster.stop(node) == 0
+            produced(client, f"{node} stopped".encode())
+            cluster.restart(node)
+            cluster.wait_until_healthy()
+            produced(client, f"{node} back".encode())
+        client.admin.balance_leaders()
+        assert read(client) == values
