@@ -16,6 +16,9 @@ from zmqmq.broker.config import BrokerConfig, peer_addresses
 from zmqmq.broker.loop import Loop, Surroundings, Usage, open_store
 from zmqmq.broker.peering import Ways
 from zmqmq.errors import ZmqmqError
+from zmqmq.facts import LogState
+from zmqmq.model import PartitionId
+from zmqmq.store.store import Store
 from zmqmq.testing.sim.chance import log_uniform
 from zmqmq.testing.sim.clock import SimClock
 from zmqmq.testing.sim.disk import Loss, PowerCut, SimDisk
@@ -52,7 +55,7 @@ def address_of(machine: str, port: int) -> str:
 
 class SimBroker:
     """One broker on its machine, which outlives it: the disk and the clock stay. ``tell`` gets what happens to it; ``on_turn`` is
-    called after each turn, ``on_down`` when it ended, however that was."""
+    called after each turn, ``on_down`` when it ended, however that was, ``on_loss`` before its disk loses what was not synced."""
 
     def __init__(
         self,
@@ -67,6 +70,7 @@ class SimBroker:
         tell: Callable[[str, str], None],
         on_turn: Callable[[SimBroker], None],
         on_down: Callable[[SimBroker], None],
+        on_loss: Callable[[SimBroker], None],
     ) -> None:
         self.world = world
         self.config = config
@@ -85,6 +89,9 @@ class SimBroker:
         self._tell = tell
         self._on_turn = on_turn
         self._on_down = on_down
+        self._on_loss = on_loss
+        self._store: Store | None = None
+        """Of this life or the last one."""
         self._router: SimRouter | None = None
         self._meshes: tuple[SimMesh, SimMesh] | None = None
         self._stream: SimStream | None = None
@@ -98,6 +105,16 @@ class SimBroker:
     def offline(self) -> str:
         """Why the store writes nothing any more; empty while it does."""
         return self.loop.offline if self.loop is not None else ""
+
+    def log_state(self, partition: PartitionId) -> LogState | None:
+        """As this life of the broker has it, or as the last one had it."""
+        return self._store.state(partition) if self._store is not None and partition in self._store else None
+
+    def unsynced(self) -> dict[PartitionId, tuple[int, int]]:
+        """What a power cut may take now, at most: the records from here to there, by partition."""
+        store = self._store if self.loop is not None else None
+        states = {partition: store.state(partition) for partition in store.partitions()} if store is not None else {}
+        return {partition: (state.synced_end, state.log_end) for partition, state in states.items() if state.synced_end < state.log_end}
 
     def start(self) -> None:
         """Switch the machine on and start the broker. When its directory cannot be opened, it is down again afterwards."""
@@ -118,6 +135,7 @@ class SimBroker:
     def cut_power(self, loss: Loss | None = None) -> None:
         """What was not synced is lost as ``loss`` says, or by chance."""
         self.power_cuts += 1
+        self._on_loss(self)
         self._network.go_dark(self.name)
         if self.state is not State.DOWN:
             self._end(is_silent=True)
@@ -160,6 +178,7 @@ class SimBroker:
             ways=ways,
             boot_id=f"{self.name} {self.power_cuts}",
         )
+        self._store = store
         self._tell("opened", f"{self.name}: {store.report!r}")
         self.loop = Loop(self.config, store, surroundings, endpoint=self.address, cluster=self._membership() if ways is not None else None)
         self.loop.begin()

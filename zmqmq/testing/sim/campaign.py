@@ -81,6 +81,7 @@ class Tally:
                     f"{median(result.openings for result in results) - 1:.0f} restarts",
                     f"{median(result.acknowledged for result in results):,.0f} records acknowledged",
                     f"{median(sum(result.struck.values()) for result in results):.0f} faults",
+                    f"{median(result.leader_changes for result in results):.0f} leader changes",
                 )
             ),
             "faults by class: strikes per seed that has it (median), seeds that have it",

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
+from itertools import combinations
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -24,8 +25,10 @@ import msgspec
 from zmqmq.broker.config import BrokerConfig
 from zmqmq.client.arguments import Seconds
 from zmqmq.client.opening import TIMEOUT_S
+from zmqmq.model import PartitionId
 from zmqmq.store.layout import INDEX_SUFFIX
 from zmqmq.store.store import StoreOptions
+from zmqmq.testing.sim.agreement import Agreement
 from zmqmq.testing.sim.broker import CONTROL_PORT, SimBroker, State, address_of
 from zmqmq.testing.sim.chance import Chance, Omissions
 from zmqmq.testing.sim.client import SimClient
@@ -38,8 +41,6 @@ from zmqmq.testing.sim.trace import Trace
 
 T = TypeVar("T")
 
-REPLICAS_MAX: Final = 3
-"""Of a topic by default; a majority of them takes a write."""
 START_S_MAX: Final = 60.0
 RUN_S_MAX: Final = 600.0
 RESTART_US_MAX: Final = 3_000_000
@@ -96,10 +97,13 @@ class Cluster:
         self.nemesis_count = 0
         self.driver = ""
         """The machine whose program ``run`` is running."""
+        self._losses: dict[PartitionId, list[tuple[str, int, int]]] = {}
+        """Which broker's disk lost which offsets at most."""
         self._undos: dict[int, Callable[[], None]] = {}
         self._machines: dict[str, SimClock] = {}
         base = config or BrokerConfig(store=SMALL)
         self.brokers = [self._make_broker(node, base, broker_count, has_faults=has_faults) for node in range(broker_count)]
+        self.agreement = Agreement(self.brokers, self.trace.tell, self._may_lose) if broker_count > 1 else None
 
     def __repr__(self) -> str:
         return f"Cluster(seed={self.chance.seed} at {self.world.now_us / US_PER_S:.3f} s, {self.brokers})"
@@ -130,9 +134,20 @@ class Cluster:
 
     @property
     def has_lost_power(self) -> bool:
-        """Records that were only ``replicated`` may be gone: as many brokers as a write needs lost what they had not synced."""
-        losers = sum(bool(broker.power_cuts) for broker in self.brokers) + self.chance.struck["eio_sync"]
-        return losers > min(REPLICAS_MAX, len(self.brokers)) // 2
+        """Committed records that were only ``replicated`` may be gone."""
+        if len(self.brokers) == 1:
+            return bool(self.brokers[0].power_cuts or self.chance.struck["eio_sync"])
+        return any(map(self._may_lose, self._losses))
+
+    def _may_lose(self, partition: PartitionId) -> bool:
+        """Two disks lost the same offsets: of three replicas, an acknowledged record is on two. Of five brokers too."""
+        losses = self._losses.get(partition, ())
+        return any(one[0] != other[0] and one[1] < other[2] and other[1] < one[2] for one, other in combinations(losses, 2))
+
+    def note_loss(self, broker: SimBroker) -> None:
+        """Its disk is about to lose what was not synced, or has just lost it."""
+        for partition, (start, end) in broker.unsynced().items():
+            self._losses.setdefault(partition, []).append((broker.name, start, end))
 
     def client(self, machine: str, *, timeout: Seconds = TIMEOUT_S) -> SimClient:
         """A client on a machine of its own; a new process each time it is asked for."""
@@ -245,6 +260,7 @@ class Cluster:
             tell=self.trace.tell,
             on_turn=self._on_turn,
             on_down=self._on_down,
+            on_loss=self.note_loss,
         )
 
     def clock(self, machine: str) -> SimClock:
@@ -269,6 +285,8 @@ class Cluster:
     def _on_turn(self, broker: SimBroker) -> None:
         assert broker.loop is not None
         self.invariants.after_turn(broker.name, broker.opening_count, broker.loop)
+        if self.agreement is not None:
+            self.agreement.after_turn(broker)
         if broker.offline and self._is_supervised:
             self.world.after(self._supervision.randrange(1, OFFLINE_US_MAX), self._end_offline, broker, broker.opening_count)
 
@@ -292,6 +310,8 @@ class Cluster:
     def _on_disk_fault(self, node: int, name: str, detail: str) -> None:
         self.chance.struck[name] += 1
         self.trace.tell("fault", f"{name}: {detail}")
+        if name == "eio_sync":
+            self.note_loss(self.brokers[node])
         if name == "eio_write" and self._is_supervised:  # the partition is out of service until somebody looks after the disk
             broker = self.brokers[node]
             self.world.after(self._supervision.randrange(1, OFFLINE_US_MAX), self._end_offline, broker, broker.opening_count)

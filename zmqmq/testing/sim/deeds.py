@@ -208,6 +208,7 @@ class Deeds:
                 return
             broker.disk.faults = [each for each in broker.disk.faults if each is not fault]
             if not fault.times:
+                self._cluster.note_loss(broker)
                 self._later(seconds, cut)
 
         world.after(LOOK_US, look)

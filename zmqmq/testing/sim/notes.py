@@ -75,8 +75,9 @@ class Notes:
         self._begin("send", list(sends))
         self._tell("sends", f"{sends[0].key} {_spans([send.value for send in sends])}")
 
-    def end_send(self, sends: list[Send], results: list[Delivery | ZmqmqError]) -> None:
-        ended = [_ended(send, result) for send, result in zip(sends, results, strict=True)]
+    def end_send(self, sends: list[Send], results: list[Delivery | ZmqmqError], *, is_firm: bool = True) -> None:
+        """Not ``is_firm``: what was acknowledged may be lost nevertheless, and so is no more than possible."""
+        ended = [_ended(send, result) if is_firm else ("info", send) for send, result in zip(sends, results, strict=True)]
         self._history.acknowledged += sum(kind == "ok" for kind, _ in ended)
         offsets = [send.offset for kind, send in ended if kind == "ok" and send.offset is not None]
         others = ", ".join(f"{send.value}: {kind}" for kind, send in ended if kind != "ok")

@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import random
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from crc32c import crc32c
 from msgspec import Struct
@@ -22,10 +22,13 @@ from zmqmq.errors import (
     DiskFull,
     InvalidRecord,
     LogOffline,
+    NotEnoughReplicas,
+    NotLeader,
     OffsetOutOfRange,
     OutcomeUnknown,
     Throttled,
     TimeoutError,
+    UnknownTopic,
     ZmqmqError,
 )
 from zmqmq.model import SLOT_COUNT, Delivery, Offset, partition_of_slot
@@ -46,6 +49,8 @@ AGE_MS_MAX: Final = 30_000
 """How far back who reads since a time begins."""
 TROUBLE: Final = (BrokerUnavailable, BufferFull, DeliveryFailed, DiskFull, LogOffline, OutcomeUnknown, Throttled, TimeoutError)
 """What a program has to expect from a cluster in trouble. Any other error is a finding."""
+ALONE: Final = (NotEnoughReplicas, NotLeader, UnknownTopic)
+"""And from one of several brokers that do not reach each other; it may know only what was."""
 ROT: Final = (CorruptLog, InvalidRecord)
 """And from one whose segments rot."""
 
@@ -98,10 +103,13 @@ class Program:
             while not self.is_stopping:
                 try:
                     await main(self)
-                except (*TROUBLE, *ROT) as error:
-                    if isinstance(error, ROT) and not self.workload.cluster.chance.struck["segment rots"]:
+                except (*TROUBLE, *ALONE, *ROT) as error:
+                    cluster = self.workload.cluster
+                    if isinstance(error, ROT) and not cluster.chance.struck["segment rots"]:
                         raise
-                    self.workload.cluster.trace.tell("trouble", f"{self.name}: {type(error).__name__}: {error}")
+                    if isinstance(error, ALONE) and len(cluster.brokers) == 1:
+                        raise
+                    cluster.trace.tell("trouble", f"{self.name}: {type(error).__name__}: {error}")
                     await self.pause()
 
     async def pause(self) -> None:
@@ -114,9 +122,10 @@ async def produce(program: Program) -> None:
     topic = dice.choice(program.workload.topics)
     notes = program.notes(topic)
     pace_s = 10 ** dice.uniform(-1.7, 0.5)
+    acks: Literal["all", 1] = dice.choice(("all", "all", "all", 1))
     producer: AsyncProducer[bytes] = program.client.producer(
         topic.name,
-        acks=dice.choice(("all", "all", "all", 1)),
+        acks=acks,
         linger=dice.choice((0.0, 0.001, 0.005, 0.1)),
         compression=dice.choice((None, "zstd", "none")),
         batch_bytes=dice.choice((500, 5_000, 256 << 10)),
@@ -126,11 +135,12 @@ async def produce(program: Program) -> None:
         for _ in range(dice.randrange(5, 60)):
             if program.is_stopping:
                 break
-            await send_some(program, producer, topic, notes)
+            await send_some(program, producer, topic, notes, is_firm=acks == "all" or len(program.workload.cluster.brokers) == 1)
             await asyncio.sleep(dice.expovariate(1.0 / pace_s))
 
 
-async def send_some(program: Program, producer: AsyncProducer[bytes], topic: Topic, notes: Notes) -> None:
+async def send_some(program: Program, producer: AsyncProducer[bytes], topic: Topic, notes: Notes, *, is_firm: bool) -> None:
+    """``is_firm``: what is acknowledged stays. A record that only its leader took may go with it."""
     dice = program.dice
     count = 1 if dice.random() < 0.5 else dice.randrange(2, RECORDS_MAX)
     is_keyed = dice.random() < 0.5
@@ -158,13 +168,13 @@ async def send_some(program: Program, producer: AsyncProducer[bytes], topic: Top
             continue
         try:
             delivery = await handle
-            if delivery.offset is None and topic.is_fsync:
+            if delivery.offset is None and topic.is_fsync and is_firm:
                 program.workload.unplaced.setdefault(topic.name, []).append(int(send.value))
             assert delivery.partition == partition, f"{delivery} is not in partition {partition}"
             results.append(delivery)
         except ZmqmqError as error:
             results.append(error)
-    notes.end_send(sends, results)
+    notes.end_send(sends, results, is_firm=is_firm)
     for result in results:
         if isinstance(result, ZmqmqError):
             raise result

@@ -63,6 +63,8 @@ class Result(Struct, frozen=True):
     marks: dict[str, int]
     """Rare places of the code that were reached, see ``marks``."""
     elapsed_s: float
+    leader_changes: int = 0
+    """Of all partitions, to another broker each."""
     allowed: tuple[tuple[str, int], ...] = ()
     """Faults that were let strike, by class and number."""
     steps: tuple[tuple[str, int], ...] = ()
@@ -125,6 +127,8 @@ class _Story:
             cluster.run_until(lambda: workload.running == 0, CALM_S_MAX, "every program ends")
             cluster.run_until(cluster.is_in_sync, IN_SYNC_S_MAX, "every replica of the healed cluster is in sync")
             workload.read_all()
+            if cluster.agreement is not None:
+                cluster.agreement.check_replicas()
             self._check_histories()
             self._check_directories()
             cluster.world.raise_unawaited()
@@ -164,6 +168,7 @@ class _Story:
             struck=dict(sorted(cluster.chance.struck.items())),
             marks=dict(sorted(self.marks.items())),
             elapsed_s=elapsed_s,
+            leader_changes=cluster.agreement.leader_changes if cluster.agreement is not None else 0,
             allowed=tuple(cluster.chance.allowed),
             steps=tuple(cluster.chance.steps),
             trace=tuple(cluster.trace.events),

@@ -39,6 +39,7 @@ class Workload:
         """Of the ``fsync`` topics."""
         self.lenient = History(cluster.world)
         self.garden = Garden()
+        self.garden.is_sure = len(cluster.brokers) == 1
         self.unplaced: dict[str, list[int]] = {}
         """Values that were acknowledged without a word on their offsets, by ``fsync`` topic."""
         self.is_stopping = False
@@ -88,6 +89,7 @@ class Workload:
                 await client.admin.create_topic(topic.name, topic.partitions, config=topic.config, timeout=60.0)
 
     async def _audit(self, client: SimClient) -> None:
+        self.garden.is_sure = True
         async with client:
             for topic in self.topics:
                 for partition in range(topic.partitions):
