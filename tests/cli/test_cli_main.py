@@ -18,7 +18,13 @@ HEAVY = ("zmq", "msgspec", "rich", "zstandard", "crc32c", "asyncio", "zmqmq.clie
 DEAD = "tcp://127.0.0.1:1"
 
 
-@pytest.mark.parametrize("command", [["--help"], ["topic", "--help"], ["bench", "--help"], ["log", "--help"], ["serve", "--help"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        [*words, "--help"]
+        for words in ([], ["topic"], ["bench"], ["log"], ["serve"], ["dev"], ["cluster", "reassign"], ["events"], ["context"])
+    ],
+)
 def test_help_imports_nothing_heavy(command: list[str]) -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "zmqmq_cli", *command], capture_output=True, text=True, check=True, timeout=20
