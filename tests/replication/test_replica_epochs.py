@@ -1,4 +1,4 @@
-"""A follower takes nothing that another leader epoch said."""
+"""A follower takes nothing that another leader epoch said, and asks for what its leader has and it does not."""
 
 from __future__ import annotations
 
@@ -43,3 +43,11 @@ def test_a_beat_of_another_epoch_moves_no_watermark() -> None:
     follower.on_written()
     follower.on_beat(BeatEntry(*PARTITION, 1, 6, 1, 6))
     assert follower.high_watermark == 5
+
+
+def test_a_beat_that_shows_a_longer_log_is_a_reason_to_fetch() -> None:
+    """What was published before the beat is here, or lost."""
+    follower = compared(leader_epoch=2)
+    assert not follower.wants_fetch
+    follower.on_beat(BeatEntry(*PARTITION, 2, 6, 2, 5))
+    assert follower.wants_fetch
