@@ -240,16 +240,22 @@ class ClusterDesk:
         inbox, self._inbox = self._inbox, []
         return [(source, message.frames) for source, message in inbox]
 
-    def answer_forwarded(self, effect: Send) -> Effect:
-        """The answer to such a request, for the broker that it came from."""
+    def answer_forwarded(self, effect: Send) -> list[Effect]:
+        """The answer to such a request, for the broker that it came from; which is this one if it became the controller meanwhile."""
         answer = self._served.finish(effect.target, framing.encode(effect.reply, effect.payload), self._partitions.image.index)
-        return Tell(answer.node_id, answer)
+        return self._give(answer)
+
+    def _give(self, answer: Forwarded) -> list[Effect]:
+        if answer.node_id != self.identity.node_id:
+            return [Tell(answer.node_id, answer)]
+        self._forwarding.on_answer(answer)
+        return []
 
     def advance(self, now: Now) -> list[Effect]:
         """Do all that can be done now."""
         effects: list[Effect] = []
         self.forming.on_time(now.ms)
-        self.fatal_error = self.fatal_error or self.forming.error or self.membership.fatal_error
+        self.fatal_error = self.fatal_error or self.forming.error or self.membership.fatal_error or self._log_error()
         effects.extend(Tell(outgoing.node_id, outgoing.message) for outgoing in self.forming.take_messages())
         if self.engine is not None:
             self._advance_log(self.engine, now, effects)
@@ -273,6 +279,10 @@ class ClusterDesk:
         times += [self.engine.next_deadline_ms()] if self.engine is not None else []
         times += [self.membership.lease_end_ms()] if self._partitions.may_lead else []
         return min((time for time in times if time is not None), default=None)
+
+    def _log_error(self) -> ZmqmqError | None:
+        """Why this member's log is silent until it is opened anew, while the rest of the disk is well."""
+        return self.engine.offline_error if self.engine is not None and not self._partitions.offline else None
 
     def _open_log(self, saved: bytes, now: Now) -> None:
         member = self._member
@@ -367,7 +377,7 @@ class ClusterDesk:
             self._inbox.append((found, message))
         elif found is not None:
             index = self._partitions.image.index
-            self._dispatch.effects.append(Tell(message.node_id, Forwarded(message.node_id, message.number, found, index)))
+            self._dispatch.effects.extend(self._give(Forwarded(message.node_id, message.number, found, index)))
 
     def _forward(self, engine: QuorumLog, now: Now, effects: list[Effect]) -> None:
         controller = engine.leader_node

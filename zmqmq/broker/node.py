@@ -352,8 +352,9 @@ class Node:
             effects.extend(self._take_cluster_effects(self.cluster, now))
         effects.extend(self._dispatch.take())
         if self.cluster is not None:
-            effects = [self._routed(effect, self.cluster) for effect in effects]
-            if not effects and self._is_settled and image is self.partitions.image:
+            if effects:
+                return [routed for effect in effects for routed in self._routed(effect, self.cluster)] or self.take_effects(now)
+            if self._is_settled and image is self.partitions.image:
                 self._idle_until_ms = self.cluster.next_deadline_ms() or 0
         return effects
 
@@ -374,9 +375,9 @@ class Node:
         self._settle(now)
         return effects
 
-    def _routed(self, effect: Effect, cluster: ClusterDesk) -> Effect:
+    def _routed(self, effect: Effect, cluster: ClusterDesk) -> Sequence[Effect]:
         """An answer to a request that another broker sent on goes back there."""
-        return cluster.answer_forwarded(effect) if isinstance(effect, Send) and is_forwarded(effect.target) else effect
+        return cluster.answer_forwarded(effect) if isinstance(effect, Send) and is_forwarded(effect.target) else (effect,)
 
     def _is_for_controller(self, request: Request, source: bytes) -> bool:
         """A change that this broker, of a cluster, cannot decide."""

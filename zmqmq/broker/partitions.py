@@ -137,7 +137,12 @@ class Partitions:
                 continue
             image = topic.partitions[partition.partition]
             leadership = Leadership(image.leader_epoch, image.isr, image.partition_epoch, image.replicas)
-            if self.replicas.leading.on_leadership(partition, leadership, now_ms):
+            leader = self._leaders.get(partition)
+            if partition in self.replicas.leading:
+                has_moved = self.replicas.leading.on_leadership(partition, leadership, now_ms)
+            else:
+                has_moved = leader is not None and leader.leadership.epoch == leadership.epoch and leader.set_leadership(leadership)
+            if has_moved:
                 self.note_advanced(partition)
             self.replicas.place(partition, topic, image, now_ms)
         return True

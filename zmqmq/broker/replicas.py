@@ -72,8 +72,8 @@ class Replicas:
             leader = self._partitions.opened(partition)
             if leader is None:
                 leader = self._partitions.lead(partition, topic, image, self.following.unfollow(partition))
-                if leader is not None and len(image.replicas) > 1:
-                    self.leading.lead(leader, now_ms)
+            if leader is not None and len(image.replicas) > 1 and partition not in self.leading:
+                self.leading.lead(leader, now_ms)
             return
         self.leading.drop(partition)
         if self.node_id in image.replicas:

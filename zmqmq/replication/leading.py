@@ -86,6 +86,9 @@ class Leading:
     def __len__(self) -> int:
         return len(self._leaders)
 
+    def __contains__(self, partition: object) -> bool:
+        return partition in self._leaders
+
     def set_brokers(self, alive: Mapping[int, int]) -> None:
         """The brokers that are not fenced, this one too, with their broker epochs. What an earlier life of one of them reported is void."""
         before, self._alive = self._alive, alive
