@@ -257,7 +257,7 @@ class Node:
         """Nobody would miss it, or nobody can be asked."""
         if self.cluster is None or not self.is_ready:
             return True
-        return self.cluster.membership.may_stop
+        return self.cluster.membership.may_stop or not self.partitions.may_lead
 
     def on_control(self, frames: Sequence[Buffer], now: Now) -> None:
         """What another broker says about decisions."""
