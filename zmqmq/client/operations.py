@@ -257,6 +257,7 @@ def _at_leaders(
                     raise error
         if not again:
             return found
+        found = [result for result in found if result.partition not in again]  # it is asked for everything again
         todo = sorted(again)
         if (yield from monotonic()) + LEADER_RETRY_S >= deadline:
             raise again[todo[0]]
