@@ -263,9 +263,10 @@ class SimBroker:
             self._tell("power cut", f"{self.name}: inside a call of the disk")
             self.cut_power()
         except ZmqmqError as error:
-            if self.state is not State.STARTING:
+            is_its_end = self.loop is not None and self.loop.node.start_error is error
+            if self.state is not State.STARTING and not is_its_end:
                 raise
-            self._tell("start failed", f"{self.name}: {type(error).__name__}: {error}")
+            self._tell("gave up", f"{self.name}: {type(error).__name__}: {error}")
             self.kill()
         return self.opening_count == opening and self.state is not State.DOWN
 
