@@ -35,6 +35,7 @@ class Action(NamedTuple):
     begin: Callable[[], None]
     end: Callable[[], None]
     seconds_max: float = 2.0
+    seconds_min: float = 0.1
 
 
 def pause(victim: Victim) -> Action:
@@ -93,7 +94,7 @@ class Nemesis:
         """One action from its beginning to its end. What it was."""
         action = self.draw()
         with self.during(action):
-            self._never.wait(self._chance.uniform(0.1, action.seconds_max))
+            self._never.wait(self._chance.uniform(action.seconds_min, action.seconds_max))
         return action.name
 
     @contextlib.contextmanager

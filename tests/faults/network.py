@@ -15,7 +15,7 @@ from tools import run
 
 Direction: TypeAlias = Literal["in", "out", "both"]
 HOOKS: Final[dict[Direction, tuple[str, ...]]] = {"in": ("input",), "out": ("output",), "both": ("input", "output")}
-_TABLE: Final = "zmqmq"
+TABLE: Final = "zmqmq"
 SUBNETS: Final = 250
 """Of 198.18.0.0/15, which is set aside for tests of networks."""
 
@@ -58,23 +58,23 @@ class Host:
             assert direction == "both", "one-way partitions need nft"
             self.inside("ip", "link", "set", "inner", "down")
             return
-        self.inside("nft", "add", "table", "inet", _TABLE)
+        self.inside("nft", "add", "table", "inet", TABLE)
         for hook in HOOKS[direction]:
-            self.inside("nft", "add", "chain", "inet", _TABLE, hook, "{", "type", "filter", "hook", hook, "priority", "0", ";", "}")
-            self.inside("nft", "add", "rule", "inet", _TABLE, hook, "drop")
+            self.inside("nft", "add", "chain", "inet", TABLE, hook, "{", "type", "filter", "hook", hook, "priority", "0", ";", "}")
+            self.inside("nft", "add", "rule", "inet", TABLE, hook, "drop")
 
     def reject(self) -> None:
         """Connections are reset by what looks like the broker's machine."""
-        self.inside("nft", "add", "table", "inet", _TABLE)
-        self.inside("nft", "add", "chain", "inet", _TABLE, "input", "{", "type", "filter", "hook", "input", "priority", "0", ";", "}")
-        self.inside("nft", "add", "rule", "inet", _TABLE, "input", "meta", "l4proto", "tcp", "reject", "with", "tcp", "reset")
+        self.inside("nft", "add", "table", "inet", TABLE)
+        self.inside("nft", "add", "chain", "inet", TABLE, "input", "{", "type", "filter", "hook", "input", "priority", "0", ";", "}")
+        self.inside("nft", "add", "rule", "inet", TABLE, "input", "meta", "l4proto", "tcp", "reject", "with", "tcp", "reset")
 
     def heal(self) -> None:
         if shutil.which("nft") is None:
             self.inside("ip", "link", "set", "inner", "up")
         else:
             with contextlib.suppress(Exception):  # nothing was dropped
-                self.inside("nft", "delete", "table", "inet", _TABLE)
+                self.inside("nft", "delete", "table", "inet", TABLE)
 
     def unplug(self) -> None:
         run("ip", "link", "set", self.cable, "down")
