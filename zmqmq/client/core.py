@@ -18,12 +18,13 @@ from zmqmq.client.sender import Identity, IdentityCall, ProduceCall, Sender
 from zmqmq.client.session import Answer, Build, Done, Effect, Session, State
 from zmqmq.errors import BrokerUnavailable, FatalError, OutcomeUnknown, ZmqmqError
 from zmqmq.ports import Buffer, Random
-from zmqmq.wire.replies import InitProducerReply, MetadataReply
+from zmqmq.wire.framing import raised
+from zmqmq.wire.replies import ErrorReply, InitProducerReply, MetadataReply
 from zmqmq.wire.requests import Fetch, GetMetadata, InitProducer, ListOffsets, Produce, ProduceEntry, Request
 
 ANY_BROKER: Final = -1
-METADATA_MS: Final = 2_000
-SILENCE_MS: Final = 1_500
+METADATA_MS: Final = 1_000
+SILENCE_MS: Final = 800
 """A broker that owes an answer for so long, beyond any long poll, may be stopped: the others are asked who leads."""
 IDENTITY_MS: Final = 5_000
 SOFTWARE: Final = "zmqmq-python"
@@ -231,7 +232,9 @@ class ClientCore:
 
     def _on_answer(self, question: _Question) -> Done:
         def done(answer: Answer, _payload: Sequence[Buffer], now_ms: int) -> None:
-            if not isinstance(answer, BrokerUnavailable):
+            if isinstance(answer, ErrorReply):
+                question.answered(raised(answer.fault))
+            elif not isinstance(answer, BrokerUnavailable):
                 question.answered(answer)
             elif question.is_safe and now_ms < question.deadline_ms:
                 self._waiting.append(question)

@@ -29,6 +29,7 @@ REQUESTS_IN_FLIGHT_MAX: Final = 32
 """Fewer than ZeroMQ queues per connection, so that a request is not held up behind a full queue."""
 
 Answer: TypeAlias = Reply | ZmqmqError
+"""What a broker said, ErrorReply too; or, as an exception, why there is no answer."""
 Done: TypeAlias = Callable[[Answer, Sequence[Buffer], int], None]
 """Called once with the reply or the error, the payload frames, and now."""
 Build: TypeAlias = Callable[[int, int], Request]
@@ -170,7 +171,7 @@ class Session:
         if pending is None and isinstance(reply, ErrorReply) and reply.correlation_id == 0:
             self._drop(framing.raised(reply.fault), now_ms)  # it could not read a request of ours, and cannot say which
         elif pending is not None:
-            pending.done(framing.raised(reply.fault) if isinstance(reply, ErrorReply) else reply, payload, now_ms)
+            pending.done(reply, payload, now_ms)
 
     def on_tick(self, now_ms: int) -> None:
         if self.is_wanted and now_ms >= self.retry_at_ms:
@@ -202,6 +203,8 @@ class Session:
             self._end(error, now_ms)
 
     def _on_hello(self, answer: Answer, _payload: Sequence[Buffer], now_ms: int) -> None:
+        if isinstance(answer, ErrorReply):
+            answer = framing.raised(answer.fault)
         if isinstance(answer, HelloReply):
             self.state = State.READY
             self.node_id = answer.node_id
