@@ -146,6 +146,11 @@ class ClusterDesk:
         return self.membership.is_registered
 
     @property
+    def has_lease(self) -> bool:
+        """This broker may lead."""
+        return self._partitions.may_lead
+
+    @property
     def waits_for(self) -> str:
         """Why this broker is no member yet, in words."""
         if self.engine is None:

@@ -15,6 +15,7 @@ from msgspec import Struct
 from zmqmq.broker.cluster import ClusterSettings, Member
 from zmqmq.broker.dispatch import Now
 from zmqmq.broker.node import Node, NodeIdentity
+from zmqmq.broker.noticing import Noticing
 from zmqmq.broker.peering import PEER_EFFECTS, Peering, Ways
 from zmqmq.broker.stats import Gauges
 from zmqmq.broker.storage import Storage
@@ -46,6 +47,9 @@ MESSAGE_BYTES_PER_TURN: Final = 8 << 20
 """Taken before the round is written and answered; one more message may go over the bytes."""
 WAIT_MS_MAX: Final = 200
 """The loop turns at least so often, so that /readyz can tell a loop that hangs."""
+PROBLEMS_MS: Final = 5_000
+"""Between two looks for replicas that cannot follow."""
+_LEVELS: Final = {"info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 START_TIMEOUT_S: Final = 60.0
 LEAVE_TIMEOUT_S: Final = 5.0
 """For the leaders of a broker that stops to move; after it the others find out by themselves."""
@@ -131,6 +135,8 @@ class Loop:
         self.node = Node(identity, config.limits, logs=store, random=surroundings.random, metadata=metadata, gauges=self._gauges)
         self._storage = Storage(store, self._clock, self._send, self.node.on_fetched, self.node.on_start_moved)
         self._peering = Peering(surroundings.ways, self.node, store) if surroundings.ways is not None else None
+        self._noticing = Noticing(self.node.cluster) if self.node.cluster is not None else None
+        self._problems_ms = 0
         self._syncs = surroundings.sync_worker
         self._upkeep = Upkeep(store, surroundings.disk, config.data, surroundings.checkpoint_worker, self.node.partitions.watermark)
 
@@ -195,8 +201,20 @@ class Loop:
         self._perform(now)
         if peering is not None:
             self._after_ready(was_ready)
+            self._say(now)
             if self.node.start_error is not None:
                 raise self.node.start_error
+
+    def _say(self, now: Now) -> None:
+        """What an operator should know of this member of a cluster."""
+        if self._noticing is None:
+            return
+        notices = self._noticing.take()
+        if now.ms >= self._problems_ms:
+            self._problems_ms = now.ms + PROBLEMS_MS
+            notices += self._noticing.take_problems()
+        for level, text in notices:
+            log.log(_LEVELS[level], "%s", text)
 
     def _after_ready(self, was_ready: bool) -> None:
         if self.node.is_ready and not was_ready:
