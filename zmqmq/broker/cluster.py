@@ -72,6 +72,7 @@ class ClusterSettings(Struct, frozen=True):
     replication: str
     stream: str
     rack: str = ""
+    catch_up_bytes_per_s: int = 0
     settings: str = ""
     """What must be alike in all brokers, as one text."""
 

@@ -58,6 +58,9 @@ class BrokerConfig(Struct, frozen=True):
     """Where the other brokers fetch from this one; empty: any free port of the host in ``control``."""
     stream: str = ""
     """Where this one publishes what it appends; empty: any free port of the host in ``control``."""
+    catch_up_bytes_per_second: int = 0
+    """How fast this broker copies partitions in which it is far behind, all together; 0: as fast as it can. Producers share disk and
+    network with that."""
     rack: str = ""
     """Replicas are spread over racks: any word for what fails together."""
     limits: BrokerLimits = BrokerLimits()
@@ -67,6 +70,7 @@ class BrokerConfig(Struct, frozen=True):
 _RANGES: Final[Mapping[str, tuple[int, int]]] = {
     "node_id": (0, NODE_ID_MAX),
     "replicated_sync_ms": (1, 60_000),
+    "catch_up_bytes_per_second": (0, 1 << 40),
     "limits.connections_max": (1, _MILLION),
     "limits.in_flight_bytes_max": (4 * _MIB, 1024 * _MIB),
     "limits.in_flight_bytes_total_max": (4 * _MIB, 1 << 40),

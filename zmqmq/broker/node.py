@@ -112,7 +112,9 @@ class Node:
         self._events = EventsDesk(identity.node_id, self._dispatch)
         self.cluster: ClusterDesk | None = None
         if isinstance(metadata, Member):
-            replicas = self.partitions.replicas = Replicas(identity.node_id, logs, self.partitions, self._dispatch)
+            replicas = self.partitions.replicas = Replicas(
+                identity.node_id, logs, self.partitions, self._dispatch, catch_up_bytes_per_s=metadata.settings.catch_up_bytes_per_s
+            )
             self.cluster = ClusterDesk(
                 identity, metadata, random=random, controller=controller, partitions=self.partitions,
                 topics=self._topics, dispatch=self._dispatch, replicas=replicas,

@@ -34,10 +34,10 @@ CUT_RETRY_MS: Final = 500
 class Replicas:
     """See the module."""
 
-    def __init__(self, node_id: int, logs: Logs, partitions: Partitions, dispatch: Dispatch) -> None:
+    def __init__(self, node_id: int, logs: Logs, partitions: Partitions, dispatch: Dispatch, *, catch_up_bytes_per_s: int = 0) -> None:
         self.node_id = node_id
         self.leading = Leading(node_id)
-        self.following = Following(node_id, logs)
+        self.following = Following(node_id, logs, catch_up_bytes_per_s=catch_up_bytes_per_s)
         self.broker_epoch = -1
         """Of this life; -1 before it is registered."""
         self.controller: int | None = None

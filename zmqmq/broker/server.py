@@ -204,6 +204,7 @@ class Broker:
             replication=data.bind(self.config.replication or anywhere),
             stream=stream.bind(self.config.stream or anywhere),
             rack=self.config.rack,
+            catch_up_bytes_per_s=self.config.catch_up_bytes_per_second,
         )
         for socket in self._peer_sockets:
             self._transport.watch(socket)
