@@ -9,11 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zmqmq.broker.dispatch import Dispatch, Now
-from zmqmq.broker.events import EVENTS_MAX, KINDS, WAIT_MS_MAX, WAITING_MAX, EventLog, EventsDesk
+from zmqmq.broker.events import EVENTS_MAX, KINDS, EventLog
 from zmqmq.broker.status import LISTED_MAX, Quorum, changed_reply, cluster_reply
-from zmqmq.effects import Send
-from zmqmq.errors import RemoteProtocolError, Throttled
 from zmqmq.metadata.image import NO_LEADER, ClusterImage, apply
 from zmqmq.metadata.records import (
     Assignment,
@@ -26,8 +23,7 @@ from zmqmq.metadata.records import (
     TopicCreated,
     TopicDeleted,
 )
-from zmqmq.wire.replies import ClusterReply, Event
-from zmqmq.wire.requests import GetEvents
+from zmqmq.wire.replies import ClusterReply
 
 ORDERS = b"o" * 16
 BROKERS = [BrokerRegistered(node, f"dir-{node}", f"tcp://h:{node}", rack=f"r{node}", control=f"tcp://h:1{node}") for node in (1, 2, 3)]
@@ -206,7 +202,7 @@ STEPS = st.lists(
 
 @given(records=STEPS, cuts=st.sets(st.integers(1, 12)), heard=st.integers(0, 12))
 def test_who_goes_on_with_another_broker_misses_nothing(records: list[MetadataRecord], cuts: set[int], heard: int) -> None:
-    """One broker saw the records one by one, another in pieces: what the first told after any number is in what the second tells."""
+    """One broker saw the records one by one, another in pieces: what lasted of what the first told after any number is in what the second tells."""
     images = [START]
     for record in records:
         images.append(apply(images[-1], [record]))
@@ -217,58 +213,20 @@ def test_who_goes_on_with_another_broker_misses_nothing(records: list[MetadataRe
         if index in cuts | {0, len(images) - 1}:
             pieces.on_image(image, 0)
     at = START.index + min(heard, len(records))
-    state = images[at - START.index]
-    differences = EventLog(EVENTS_MAX)
-    differences.on_image(state, 0)
-    differences.on_image(msgspec.structs.replace(images[-1], index=images[-1].index + 1), 0)
-    lasting = {(event.kind, event.topic, event.partition) for event in differences.after(-1)}
-    for log in (single, pieces):
-        assert lasting <= {(event.kind, event.topic, event.partition) for event in log.after(at)}
+    looks = [0, *sorted(cut for cut in cuts if cut < len(images))]
+    looked = max(look for look in looks if look <= at - START.index)
+    lasting = changes(images[at - START.index], images[-1])
+    assert lasting <= told(single, at)
+    # What came and went between two looks was seen by nobody there.
+    assert lasting & changes(images[looked], images[-1]) <= told(pieces, at)
 
 
-class Desk:
-    def __init__(self) -> None:
-        self.dispatch = Dispatch()
-        self.desk = EventsDesk(1, self.dispatch)
-        self.desk.look(START, Now(0, 0))
-
-    def ask(self, source: bytes, wait_ms: int, *, after: int = -1, kinds: tuple[str, ...] = (), at_ms: int = 0) -> None:
-        self.desk.ask(source, GetEvents(1, 1000, after, list(kinds), wait_ms), Now(at_ms, at_ms * 1000))
-
-    def answers(self) -> list[tuple[bytes, list[Event]]]:
-        return [(effect.target, effect.reply.events) for effect in self.dispatch.take() if isinstance(effect, Send)]  # type: ignore[union-attr]
+def changes(before: ClusterImage, after: ClusterImage) -> set[tuple[str, str, int]]:
+    log = EventLog(EVENTS_MAX)
+    log.on_image(before, 0)
+    log.on_image(msgspec.structs.replace(after, index=after.index + 1), 0)
+    return told(log, -1)
 
 
-def test_a_question_waits_for_the_next_event_of_its_kinds_or_for_its_time() -> None:
-    world = Desk()
-    world.ask(b"now", 0)
-    assert world.answers() == [(b"now", [])]
-    world.ask(b"any", 500)
-    world.ask(b"fenced", 900, kinds=("broker-fenced",))
-    assert world.answers() == []
-    assert world.desk.next_deadline_ms() == 500
-    world.desk.look(apply(START, [BrokerRemoved(3)]), Now(100, 100_000))
-    ((target, events),) = world.answers()
-    assert (target, [event.kind for event in events]) == (b"any", ["broker-removed"])
-    world.desk.on_tick(Now(899, 899_000))
-    assert world.answers() == []
-    world.desk.on_tick(Now(900, 900_000))
-    assert world.answers() == [(b"fenced", [])]
-    assert world.desk.next_deadline_ms() is None
-
-
-def test_waiting_questions_are_bounded_and_go_with_who_asked() -> None:
-    world = Desk()
-    for _ in range(WAITING_MAX):
-        world.ask(b"patient", WAIT_MS_MAX * 2)
-    with pytest.raises(Throttled):
-        world.ask(b"late", 500)
-    assert world.desk.next_deadline_ms() == WAIT_MS_MAX
-    world.desk.on_gone(b"patient")
-    assert world.desk.next_deadline_ms() is None
-
-
-def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
-    with pytest.raises(RemoteProtocolError, match="leader-chnage") as caught:
-        Desk().ask(b"s", 0, kinds=("leader-chnage",))
-    assert "leader-change" in caught.value.hint
+def told(log: EventLog, after: int) -> set[tuple[str, str, int]]:
+    return {(event.kind, event.topic, event.partition) for event in log.after(after)}
