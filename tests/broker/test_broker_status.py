@@ -202,7 +202,7 @@ STEPS = st.lists(
 
 @given(records=STEPS, cuts=st.sets(st.integers(1, 12)), heard=st.integers(0, 12))
 def test_who_goes_on_with_another_broker_misses_nothing(records: list[MetadataRecord], cuts: set[int], heard: int) -> None:
-    """One broker saw the records one by one, another in pieces: what lasted of what the first told after any number is in what the second tells."""
+    """One broker saw the records one by one, another in pieces: what lasted of what the first told is in what the second tells."""
     images = [START]
     for record in records:
         images.append(apply(images[-1], [record]))
@@ -216,17 +216,17 @@ def test_who_goes_on_with_another_broker_misses_nothing(records: list[MetadataRe
     looks = [0, *sorted(cut for cut in cuts if cut < len(images))]
     looked = max(look for look in looks if look <= at - START.index)
     lasting = changes(images[at - START.index], images[-1])
-    assert lasting <= told(single, at)
+    assert lasting <= heard_of(single, at)
     # What came and went between two looks was seen by nobody there.
-    assert lasting & changes(images[looked], images[-1]) <= told(pieces, at)
+    assert lasting & changes(images[looked], images[-1]) <= heard_of(pieces, at)
 
 
 def changes(before: ClusterImage, after: ClusterImage) -> set[tuple[str, str, int]]:
     log = EventLog(EVENTS_MAX)
     log.on_image(before, 0)
     log.on_image(msgspec.structs.replace(after, index=after.index + 1), 0)
-    return told(log, -1)
+    return heard_of(log, -1)
 
 
-def told(log: EventLog, after: int) -> set[tuple[str, str, int]]:
+def heard_of(log: EventLog, after: int) -> set[tuple[str, str, int]]:
     return {(event.kind, event.topic, event.partition) for event in log.after(after)}
