@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from zmqmq.batch import Record
 from zmqmq.client.accumulator import GRANT_BYTES, Accumulator, Batch, Receipt
-from zmqmq.client.core import ClientCore
+from zmqmq.client.core import SILENCE_MS, ClientCore
 from zmqmq.client.routing import REFRESH_MS_MAX, REFRESH_MS_MIN, Routing, Sticky, route_of
 from zmqmq.client.session import (
     BACKOFF_MS_MAX,
@@ -281,6 +281,33 @@ def test_a_lost_safe_question_is_asked_again_and_an_unsafe_one_is_unknown() -> N
     greet(core, "tcp://b", 1)
     assert [effect.address for effect in core.take_effects() if isinstance(effect, Transmit)][-1] == "tcp://b"
     assert safe == []
+
+
+def told_of(core: ClientCore, *addresses: str) -> None:
+    brokers = [BrokerInfo(node, address) for node, address in enumerate(addresses)]
+    core.routing.on_reply(MetadataReply(1, "c", 0, brokers, []), is_refresh=False)
+
+
+def test_a_client_that_was_told_one_address_tries_the_brokers_it_learned_of() -> None:
+    core = connected_core("tcp://a")
+    core.ask(Ping, list[Answer]().append, deadline_ms=100, what="Ping", now_ms=0)
+    greet(core, "tcp://a", 0)
+    told_of(core, "tcp://a-by-another-name", "tcp://b", "")
+    core.take_effects()
+    core.on_lost("tcp://a", "reset", 1)
+    core.advance(1)
+    assert Connect("tcp://b") in core.take_effects()
+    assert sorted(session.address for session in core.sessions()) == ["tcp://a", "tcp://b"]
+
+
+def test_it_tries_them_also_when_the_only_connection_is_silent() -> None:
+    core, answers = connected_core("tcp://a"), list[Answer]()
+    core.ask(Ping, answers.append, deadline_ms=SILENCE_MS * 2, what="Ping", now_ms=0)
+    greet(core, "tcp://a", 0)
+    told_of(core, "tcp://a", "tcp://b")
+    core.take_effects()
+    core.ask(Ping, answers.append, deadline_ms=SILENCE_MS * 2, what="Ping", now_ms=SILENCE_MS)
+    assert Connect("tcp://b") in core.take_effects()
 
 
 def test_an_idle_client_sleeps() -> None:

@@ -192,20 +192,32 @@ class ClientCore:
         """A connection to that broker that stands, or None after beginning to connect. A broker that is known by a
         connection of ours is not connected to again by its advertised address."""
         ready = [session for session in self._sessions.values() if session.is_ready and node in (session.node_id, ANY_BROKER)]
-        if ready:
-            return next((session for session in ready if not self._is_silent(session, now_ms)), ready[0])
-        known = [session for session in self._sessions.values() if session.node_id == node]
-        if node == ANY_BROKER:
-            known = [session for session in self._sessions.values() if self._is_wanted(session)]
-        elif not known:
-            broker = self.routing.endpoints.get(node)
-            known = [self._session(broker.endpoint)] if broker is not None and broker.endpoint else list(self._sessions.values())
-        for session in known:
+        lively = next((session for session in ready if not self._is_silent(session, now_ms)), None)
+        if lively is not None:
+            return lively
+        for session in self._candidates() if node == ANY_BROKER else [] if ready else self._sessions_to(node):
             session.maybe_open(now_ms)
-        return None
+        return ready[0] if ready else None
+
+    def _candidates(self) -> list[Session]:
+        """Whoever may answer any question: metadata names more brokers than the client was told at first."""
+        known = {session.node_id for session in self._sessions.values()}
+        for broker in self.routing.endpoints.values():
+            if broker.endpoint and broker.node_id not in known:
+                self._session(broker.endpoint)
+        return [session for session in self._sessions.values() if self._is_wanted(session)]
+
+    def _sessions_to(self, node: int) -> list[Session]:
+        """Where that broker is, or may be."""
+        known = [session for session in self._sessions.values() if session.node_id == node]
+        broker = self.routing.endpoints.get(node)
+        if known or broker is None or not broker.endpoint:
+            return known or list(self._sessions.values())
+        return [self._session(broker.endpoint)]
 
     def _is_silent(self, session: Session, now_ms: int) -> bool:
-        since_ms = session.waits_since_ms() if len(self._sessions) > 1 else None
+        has_others = len(self._sessions) > 1 or len(self.routing.endpoints) > 1
+        since_ms = session.waits_since_ms() if has_others else None
         return since_ms is not None and now_ms - since_ms >= SILENCE_MS
 
     def _has_room(self, now_ms: int) -> Callable[[int], bool]:
