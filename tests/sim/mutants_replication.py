@@ -30,6 +30,7 @@ REPLICATION_MUTATIONS: Final = (
         "acknowledged before the minimum in sync", "a watermark moves only with min_insync_replicas members", "leader.py",
         "        if len(self.leadership.isr) >= self.config.min_insync_replicas:\n            self.high",
         "        if True:\n            self.high",
+        _DESKS + "test_proposed_members_do_not_make_up_the_minimum",
     ),
     _one(
         "proposed member not counted", "who may be elected counts from the proposal on (KIP-497)", "leader.py",
@@ -59,6 +60,7 @@ REPLICATION_MUTATIONS: Final = (
         "joins before it synced", "who joins holds what is committed as safely as the topic asks", "leader.py",
         "        return self._safe_end(node) >= max(",
         "        return progress.end >= max(",
+        _STORIES + "test_a_slow_follower_leaves_after_the_lag_limit_and_comes_back",
     ),
     _one(
         "watermark at the log end after an election", "a new leader does not know what is committed", "leader.py",
@@ -158,8 +160,8 @@ REPLICATION_MUTATIONS: Final = (
     ),
     _one(
         "corrupt member heals in the in-sync set", "an in-sync replica holds what is committed", "following.py",
-        "        if follower.is_corrupt and not is_in_sync:\n",
-        "        if follower.is_corrupt:\n",
+        "follower.is_corrupt and not ",
+        "follower.is_corrupt or not ",
         _DESKS + "test_a_corrupt_log_is_thrown_away_only_when_its_broker_is_not_in_sync_any_more",
     ),
 )  # fmt: skip
