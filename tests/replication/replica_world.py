@@ -201,7 +201,7 @@ class Node:
                 leadership.epoch,
                 self.world.now_ms,
                 is_fsync=self.world.is_fsync,
-                is_in_sync=self.node_id in leadership.isr,
+                may_be_elected=self.node_id in leadership.isr,
             )
 
     def _lead(self, leadership: Leadership) -> None:

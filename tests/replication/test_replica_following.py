@@ -66,7 +66,7 @@ def following(count: int, *, rate: int = 0) -> Following:
     made = Following(ME, EmptyLogs(), catch_up_bytes_per_s=rate)
     made.set_broker_epoch(9)
     for number in range(count):
-        made.follow(name(number), LEADER, 1, 0, is_fsync=True, is_in_sync=True)
+        made.follow(name(number), LEADER, 1, 0, is_fsync=True, may_be_elected=True)
     return made
 
 
@@ -120,7 +120,7 @@ def test_numbers_never_come_again_in_a_later_broker_epoch() -> None:
     (first,) = fetches(made, 0)
     later = Following(ME, EmptyLogs())
     later.set_broker_epoch(10)
-    later.follow(name(0), LEADER, 1, 0, is_fsync=True, is_in_sync=True)
+    later.follow(name(0), LEADER, 1, 0, is_fsync=True, may_be_elected=True)
     (second,) = fetches(later, 0)
     assert second.number != first.number
 
@@ -220,7 +220,7 @@ def test_catching_up_keeps_to_its_rate_and_the_others_do_not_wait() -> None:
 def test_subscriptions_follow_the_leader() -> None:
     made = following(1)
     assert made.take_subscriptions() == [(LEADER, beat_key(ME), True), (LEADER, stream_key(name(0)), True)]
-    made.follow(name(0), 2, 2, 5, is_fsync=True, is_in_sync=True)
+    made.follow(name(0), 2, 2, 5, is_fsync=True, may_be_elected=True)
     assert made.take_subscriptions() == [
         (LEADER, stream_key(name(0)), False), (LEADER, beat_key(ME), False), (2, beat_key(ME), True), (2, stream_key(name(0)), True),
     ]  # fmt: skip
@@ -311,11 +311,11 @@ def test_a_corrupt_log_is_thrown_away_only_when_its_broker_is_not_in_sync_any_mo
 
     made = Following(ME, Corrupt())
     made.set_broker_epoch(9)
-    made.follow(name(0), LEADER, 1, 0, is_fsync=True, is_in_sync=True)
+    made.follow(name(0), LEADER, 1, 0, is_fsync=True, may_be_elected=True)
     made.on_stream(name(0), StreamHeader(LEADER, 1, 5, 0, 0), raw(stamped(5)), 0)
     assert made.take_messages(1_000) == []
     assert made.take_work().resets == []
-    made.follow(name(0), LEADER, 1, 5, is_fsync=True, is_in_sync=False)
+    made.follow(name(0), LEADER, 1, 5, is_fsync=True, may_be_elected=False)
     assert made.take_work().resets == [Reset(name(0), 0)]
     made.on_reset(name(0), 0)
     (fetch,) = fetches(made, 1_010)

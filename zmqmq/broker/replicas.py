@@ -79,7 +79,7 @@ class Replicas:
         if self.node_id in image.replicas:
             self.following.follow(
                 partition, image.leader, image.leader_epoch, now_ms,
-                is_fsync=topic.settings.durability == "fsync", is_in_sync=self.node_id in image.isr,
+                is_fsync=topic.settings.durability == "fsync", may_be_elected=self.node_id in (*image.isr, *image.eligible),
             )  # fmt: skip
         else:
             self.following.unfollow(partition)

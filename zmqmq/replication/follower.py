@@ -118,8 +118,8 @@ class PartitionFollower:
         self._drop_held()
 
     def heal(self) -> None:
-        """Throw a log that is out of service away; it comes again from the leader. Only when this broker is not in sync any more: a member
-        of the in-sync set that knows nothing could be elected."""
+        """Throw a log that is out of service away; it comes again from the leader. Only when this broker cannot be elected any more,
+        neither as a member of the in-sync set nor as an eligible replica: it knows nothing."""
         if self.is_corrupt:
             reached("corrupt replica begins anew")
             self.is_corrupt = False

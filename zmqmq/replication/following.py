@@ -133,8 +133,8 @@ class Following:
             self._number = broker_epoch * _NUMBERS_PER_EPOCH
             self._report_number = 0
 
-    def follow(self, partition: PartitionId, leader: int, leader_epoch: int, now_ms: int, *, is_fsync: bool, is_in_sync: bool) -> None:
-        """The metadata log says who leads (NO_LEADER: nobody), and whether this broker is in sync. Said again without a change, it does
+    def follow(self, partition: PartitionId, leader: int, leader_epoch: int, now_ms: int, *, is_fsync: bool, may_be_elected: bool) -> None:
+        """The metadata log says who leads (NO_LEADER: nobody), and whether this broker may lead next. Said again without a change, it does
         nothing. Not while appends or cuts of the partition are under way."""
         self._fsynced[partition] = is_fsync
         follower = self._followers.get(partition)
@@ -142,7 +142,7 @@ class Following:
             follower = PartitionFollower(partition, leader, leader_epoch, self._logs.state(partition))
             self._followers[partition] = follower
         elif (follower.leader, follower.leader_epoch) == (leader, leader_epoch):
-            self._maybe_heal(follower, is_in_sync=is_in_sync)
+            self._maybe_heal(follower, may_be_elected=may_be_elected)
             return
         else:
             self._retrying.pop(partition, None)
@@ -151,7 +151,7 @@ class Following:
             follower.on_leader(leader, leader_epoch)
             self._held_bytes -= with_held
         self._link(partition, leader, now_ms)
-        self._maybe_heal(follower, is_in_sync=is_in_sync)
+        self._maybe_heal(follower, may_be_elected=may_be_elected)
         self._note(follower)
 
     def unfollow(self, partition: PartitionId) -> int:
@@ -273,8 +273,8 @@ class Following:
             times.append(self._allowance_ms + int(-self._allowance * 1000 / self._rate) + 1)
         return min(times, default=None)
 
-    def _maybe_heal(self, follower: PartitionFollower, *, is_in_sync: bool) -> None:
-        if follower.is_corrupt and not is_in_sync:
+    def _maybe_heal(self, follower: PartitionFollower, *, may_be_elected: bool) -> None:
+        if follower.is_corrupt and not may_be_elected:
             follower.heal()
             self._note(follower)
 
