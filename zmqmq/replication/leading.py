@@ -10,6 +10,7 @@ that are noted when something happens to a partition; none of the work here grow
 from __future__ import annotations
 
 import heapq
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -44,6 +45,8 @@ STREAM_BYTES_MAX: Final = 1 << 20
 """Of one published message, unless a single batch is larger."""
 RANGE_BYTES_MIN: Final = 256 << 10
 """What each partition of a fetch gets at least, so that reads stay large."""
+PROPOSALS_UNDER_WAY_MAX: Final = 500
+"""The controller decides all that it is asked for in one round, and must not miss its own heartbeats over that."""
 CHECK_MS: Final = 100
 """At least, between looks at an in-sync set that should change and cannot."""
 
@@ -80,7 +83,10 @@ class Leading:
         self._published: list[list[Buffer]] = []
         self._checks: list[tuple[int, PartitionId]] = []
         self._check_ms: dict[PartitionId, int] = {}
-        self._proposals: dict[PartitionId, tuple[IsrProposal, int]] = {}
+        self._proposals: dict[PartitionId, IsrProposal] = {}
+        self._unsent: dict[PartitionId, None] = {}
+        self._sent: dict[PartitionId, int] = {}
+        """When each of the proposals that are under way is sent again; in the order of that."""
         self._beat_ms = 0
 
     def __len__(self) -> int:
@@ -111,7 +117,7 @@ class Leading:
         """It is led by another one, or nobody."""
         if self._leaders.pop(partition, None) is not None:
             self._check_ms.pop(partition, None)
-            self._proposals.pop(partition, None)
+            self._withdraw(partition)
             for node in list(self._followers):
                 self._leave(node, partition)
 
@@ -121,7 +127,7 @@ class Leading:
         if leader is None or leadership.partition_epoch <= leader.leadership.partition_epoch:
             return False
         has_moved = leader.set_leadership(leadership)
-        self._proposals.pop(partition, None)
+        self._withdraw(partition)
         for node in list(self._followers):
             if node not in leadership.replicas:
                 self._leave(node, partition)
@@ -204,7 +210,7 @@ class Leading:
         """The controller did not take a proposal."""
         leader = self._leaders.get(partition)
         if leader is not None and leader.in_sync.on_refused(partition_epoch, now_ms):
-            self._proposals.pop(partition, None)
+            self._withdraw(partition)
             self._check_at(partition, now_ms + PROPOSAL_RETRY_MS)
 
     def take_published(self, now_ms: int) -> list[list[Buffer]]:
@@ -223,14 +229,18 @@ class Leading:
             if self._check_ms.get(partition) == due_ms:
                 del self._check_ms[partition]
                 self._check(self._leaders[partition], now_ms)
-        for partition, (proposal, due_ms) in self._proposals.items():
-            if due_ms <= now_ms:
-                self._proposals[partition] = (proposal, now_ms + PROPOSAL_RETRY_MS)
-                proposals.append(proposal)
+        while self._sent and self._sent[oldest := next(iter(self._sent))] <= now_ms:
+            del self._sent[oldest]
+            self._unsent[oldest] = None
+        for partition in list(islice(self._unsent, PROPOSALS_UNDER_WAY_MAX - len(self._sent))):
+            del self._unsent[partition]
+            self._sent[partition] = now_ms + PROPOSAL_RETRY_MS
+            proposals.append(self._proposals[partition])
         return proposals
 
     def next_deadline_ms(self) -> int | None:
-        times = [due_ms for _, due_ms in self._proposals.values()]
+        times = [next(iter(self._sent.values()))] if self._sent else []
+        times += [0] if self._unsent and len(self._sent) < PROPOSALS_UNDER_WAY_MAX else []
         times += [self._checks[0][0]] if self._checks else []
         times += [self._beat_ms] if self._followers else []
         return min(times, default=None)
@@ -306,12 +316,19 @@ class Leading:
             leadership = leader.leadership
             reached("in-sync set grows" if len(members) > len(leadership.isr) else "in-sync set shrinks")
             isr = tuple((node, self._epoch_of(leader, node)) for node in members)
-            self._proposals[leader.partition] = (IsrProposal(leader.partition, leadership.epoch, leadership.partition_epoch, isr), now_ms)
+            self._proposals[leader.partition] = IsrProposal(leader.partition, leadership.epoch, leadership.partition_epoch, isr)
+            self._sent.pop(leader.partition, None)
+            self._unsent[leader.partition] = None
         if leader.in_sync.retry_ms > now_ms:
             self._check_at(leader.partition, leader.in_sync.retry_ms)
         overdue_ms = leader.overdue_ms()
         if overdue_ms is not None:
             self._check_at(leader.partition, max(overdue_ms, now_ms + CHECK_MS))
+
+    def _withdraw(self, partition: PartitionId) -> None:
+        if self._proposals.pop(partition, None) is not None:
+            self._unsent.pop(partition, None)
+            self._sent.pop(partition, None)
 
     def _epoch_of(self, leader: PartitionLeader, node: int) -> int:
         progress = leader.followers.get(node)
