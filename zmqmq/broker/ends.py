@@ -33,13 +33,16 @@ class _Pending:
 
 
 class EndsDesk:
-    """See the module. A new log start shows as soon as the store has it, and is answered when it is on disk."""
+    """See the module. A new log start shows as soon as the store has it, and is answered when it is on disk and every in-sync follower
+    has it too: whoever leads next, what was deleted stays deleted."""
 
     def __init__(self, limits: BrokerLimits, partitions: Partitions, dispatch: Dispatch) -> None:
         self._limits = limits
         self._partitions = partitions
         self._dispatch = dispatch
-        self._waiting: dict[tuple[bytes, int], list[tuple[int, _Pending, int]]] = {}
+        self._waiting: dict[PartitionId, list[tuple[int, _Pending, int]]] = {}
+        self._spreading: dict[PartitionId, list[tuple[int, _Pending, int]]] = {}
+        """On disk here, but not yet at all followers."""
 
     def delete(self, connection: Connection, request: DeleteRecords) -> None:
         if not 0 < len(request.entries) <= self._limits.entries_max:
@@ -80,10 +83,23 @@ class EndsDesk:
         """A log start that was asked for is on disk. Retention's never come this way: nobody waits for them."""
         waiting = self._waiting.pop(moved.partition, [])
         for target, pending, index in waiting:
-            if target <= moved.log_start:
-                self._done(pending, index, DeleteResult(*moved.partition, moved.log_start))
-            else:
-                self._waiting.setdefault(moved.partition, []).append((target, pending, index))
+            shelf = self._spreading if target <= moved.log_start else self._waiting
+            shelf.setdefault(moved.partition, []).append((target, pending, index))
+        self.look()
+
+    def look(self) -> None:
+        """Answer those whose new log start every in-sync follower has by now."""
+        spreading, self._spreading = self._spreading, {}
+        for partition, asked in spreading.items():
+            leader = self._partitions.opened(partition)
+            for target, pending, index in asked:
+                if leader is None:
+                    error = NotLeader(f"{partition} got another leader while its records were deleted")
+                    self._done(pending, index, DeleteResult(*partition, -1, fault(error)))
+                elif leader.has_spread_start(target):
+                    self._done(pending, index, DeleteResult(*partition, leader.log_start))
+                else:
+                    self._spreading.setdefault(partition, []).append((target, pending, index))
 
     def on_start_failed(self, partition: PartitionId, error: ZmqmqError) -> None:
         """The store did not take a new log start."""
@@ -92,9 +108,9 @@ class EndsDesk:
 
     def on_offline(self, error: ZmqmqError) -> None:
         waiting, self._waiting = self._waiting, {}
-        for (topic_id, partition), asked in waiting.items():
+        for partition, asked in waiting.items():
             for _, pending, index in asked:
-                self._done(pending, index, DeleteResult(topic_id, partition, -1, fault(error)))
+                self._done(pending, index, DeleteResult(*partition, -1, fault(error)))
 
     def _delete_one(self, pending: _Pending, index: int, entry: DeleteEntry) -> None:
         leader = self._partitions.find(entry.topic_id, entry.partition)

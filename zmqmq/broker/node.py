@@ -400,6 +400,7 @@ class Node:
         self._produce.on_receipts(receipts, now)
         advanced = self.partitions.take_advanced()
         self._fetch.on_advanced(advanced, now)
+        self._ends.look()
         if self.is_ready:
             self._look_for_events(now)
         self._is_settled = not (events or receipts or advanced)

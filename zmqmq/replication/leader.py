@@ -319,6 +319,11 @@ class PartitionLeader:
             return True
         return (progress.end, progress.high_watermark, progress.log_start) != (self.log_end, self.high_watermark, self.log_start)
 
+    def has_spread_start(self, log_start: int) -> bool:
+        """Every in-sync follower said that its log begins there, or later."""
+        others = [self.followers.get(node) for node in self.leadership.isr if node != self.node_id]
+        return all(progress is not None and progress.log_start >= log_start for progress in others)
+
     def move_start(self, log_start: int) -> None:
         """Records before ``log_start`` are gone."""
         self.log_start = max(self.log_start, log_start)
