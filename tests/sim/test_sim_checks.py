@@ -29,10 +29,12 @@ def loop(*, is_ready: bool = True, durability: str = "fsync", **changed: int) ->
     """A broker's loop as the invariants see it, with one partition."""
     now = {**WELL, **changed}
     term = now.pop("term")
-    leader = SimpleNamespace(leadership=SimpleNamespace(epoch=now.pop("epoch")), config=SimpleNamespace(durability=durability), **now)
+    leadership, config = SimpleNamespace(epoch=now.pop("epoch")), SimpleNamespace(durability=durability)
+    leader = SimpleNamespace(partition=PARTITION, leadership=leadership, config=config, **now)
     states = {METADATA_PARTITION: SimpleNamespace(epochs=[SimpleNamespace(epoch=term)])}
     partitions = SimpleNamespace(leaders={PARTITION: leader})
-    return SimpleNamespace(node=SimpleNamespace(partitions=partitions, is_ready=is_ready), store=SimpleNamespace(state=states.__getitem__))
+    node = SimpleNamespace(partitions=partitions, is_ready=is_ready, cluster=None)
+    return SimpleNamespace(node=node, store=SimpleNamespace(state=states.__getitem__))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +59,8 @@ def test_what_must_hold_within_an_opening_is_checked(name: str, changed: dict[st
 @pytest.mark.parametrize(
     ("name", "changed"),
     [
-        ("epoch rises with each opening", {"term": 2}),
+        ("one leader in an epoch", {"term": 2}),
+        ("epoch rises with each opening", {"epoch": 0, "term": 2}),
         ("term rises with each opening", {"epoch": 2}),
         ("what was synced stays", {"epoch": 2, "term": 2, "high_watermark": 4, "synced_end": 4, "log_end": 4}),
     ],

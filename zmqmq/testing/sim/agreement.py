@@ -49,6 +49,8 @@ class Agreement:
         """The last leader's machine of each broker and partition, and its high watermark."""
         self._committed: dict[PartitionId, tuple[int, int]] = {}
         """The greatest high watermark of each partition, and the epoch of the record before it."""
+        self._committed_in: dict[PartitionId, int] = {}
+        """The leader epoch in which it got there. Who leads in an older one does not know yet that it is over."""
 
     def after_turn(self, member: Member) -> None:
         assert member.loop is not None
@@ -101,7 +103,8 @@ class Agreement:
     def _leader_has_all(self, member: Member, leader: PartitionLeader) -> None:
         """What was committed in earlier epochs, a new leader has; on disk if the topic is ``fsync``."""
         end, epoch = self._committed.get(leader.partition, (0, -1))
-        if end <= leader.log_start or self._may_lose(leader.partition):
+        is_over = leader.leadership.epoch < self._committed_in.get(leader.partition, -1)
+        if is_over or end <= leader.log_start or self._may_lose(leader.partition):
             return
         if leader.log_end < end or _epoch_before(leader.epochs, end) != epoch:
             raise Violation(f"a leader has all that is committed: {leader!r} on {member.name}, {end} of epoch {epoch} was committed")
@@ -131,6 +134,7 @@ class Agreement:
         end, epoch = self._committed.get(leader.partition, (0, -1))
         if leader.high_watermark > end:
             self._committed[leader.partition] = leader.high_watermark, _epoch_before(leader.epochs, leader.high_watermark)
+            self._committed_in[leader.partition] = leader.leadership.epoch
         elif leader.high_watermark == end > leader.log_start and not self._may_lose(leader.partition):
             found = _epoch_before(leader.epochs, end)
             if found != epoch:

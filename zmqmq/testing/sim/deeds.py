@@ -13,6 +13,7 @@ from zmqmq.batch import HEADER_BYTES
 from zmqmq.testing.sim.broker import SimBroker, State
 from zmqmq.testing.sim.chance import log_uniform
 from zmqmq.testing.sim.cluster import Cluster
+from zmqmq.testing.sim.deeds_cluster import ClusterDeeds
 from zmqmq.testing.sim.disk import CAPACITY_BYTES, Fault
 from zmqmq.testing.sim.disk_nodes import FileNode
 from zmqmq.testing.sim.kernel import US_PER_S
@@ -67,6 +68,8 @@ class Deeds:
             "clock jumped": self._jump,
             "segment rots": self._rot,
         }
+        if len(cluster.brokers) > 1:
+            self.by_name |= ClusterDeeds(cluster, self._later).by_name
 
     def _kill(self, dice: random.Random) -> str:
         broker = self._any_broker(dice)
