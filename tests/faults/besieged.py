@@ -21,6 +21,7 @@ from members import Members, Seat
 from nemesis import Action, Nemesis
 from party import Witness
 from places import SmallDisk
+from replicas_agree import disagreements
 from swarm import polled
 from switch import Switch
 
@@ -72,10 +73,10 @@ class Siege:
 
     def end(self) -> Report:
         """Everybody says the last word; everything is read once more from the start."""
+        self._dismiss()
         missing = self.members.wait_until_healthy(self.client)
         if missing:
             self.wrong.append(f"not healthy at the end: {missing}")
-        self._dismiss()
         self._read_all()
         report = check(self._history())
         if not report.is_valid:
@@ -83,6 +84,7 @@ class Siege:
             (self._scratch / "history.jsonl").write_bytes(b"\n".join(map(msgspec.json.encode, self._history())))
         for node in self.members.nodes:
             self.members.stop(node)
+        self.wrong += disagreements(self.members.data)
         return report
 
     def close(self) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from attacked import attack
+from besieged import besiege
 from campaign import Report
 from full_disk import fill
 from network import Host
 from places import LOG_LOST, Ext4, SmallDisk
 from power import WRITEBACK, cut_power
+from switch import Switch
 from syscalls import FAULTS, sweep
 from tools import missing, refused, run
 
@@ -19,6 +22,8 @@ CUTS: Final = 100
 CUTS_WRITEBACK: Final = 60
 PLANT_CUTS_MAX: Final = 20
 ACTIONS: Final = 32
+CLUSTER_ACTIONS: Final = 105
+CLUSTER_SECONDS_MAX: Final = 900.0
 CAMPAIGN_SECONDS_MAX: Final = 240.0
 
 
@@ -75,6 +80,15 @@ def no_network(scratch: Path) -> str:
     return _tried(act, "ip")
 
 
+def no_cluster(scratch: Path) -> str:
+    def act() -> None:
+        with Switch(1) as switch, SmallDisk(scratch, 1 << 20):
+            switch.hosts[0].drop_from("both", [switch.clients])
+            switch.hosts[0].heal()
+
+    return _tried(act, "ip", "nft", "tc", "strace", "mount")
+
+
 def no_strace(scratch: Path) -> str:
     absent = missing("strace", root=False)
     return absent or _tried(lambda: run("strace", "-qq", "-o", scratch / "t", "-e", "inject=fsync:error=EIO:when=1", "true"))
@@ -117,6 +131,21 @@ def nemesis(scratch: Path, seed: int) -> Outcome:
     return _campaign(report, silence)
 
 
+def cluster(scratch: Path, seed: int) -> Outcome:
+    siege, report = besiege(scratch, seed, CLUSTER_ACTIONS, CLUSTER_SECONDS_MAX)
+    by_kind: Counter[str] = Counter()
+    for name, count in siege.done.items():
+        by_kind[name.partition(":")[0]] += count
+    hits = ", ".join(f"{name} {count}" for name, count in by_kind.most_common())
+    found = report.metrics
+    aborts = siege.members.counts["abort by libzmq"]
+    words = (
+        f"{siege.done.total()} ({hits}), {found.sends_ok:,} sends acknowledged, {found.sends_failed} refused, {found.sends_unknown} unknown"
+    )
+    silence = f"longest wait for receipts of all partitions afterwards {siege.slowest_seconds:.1f} s ({siege.slowest})"
+    return Outcome(f"{words}, {found.values_read:,} records; {silence}; {aborts} aborts by libzmq", siege.wrong)
+
+
 SCENARIOS: Final = (
     Scenario("power cuts", 300, no_power_cuts, power_cuts),
     Scenario("power cuts, writeback", 300, no_power_cuts, power_cuts_writeback),
@@ -124,4 +153,5 @@ SCENARIOS: Final = (
     Scenario("system calls", 900, no_strace, system_calls),
     Scenario("full disk", 120, no_tmpfs, full_disk),
     Scenario("nemesis", 300, no_network, nemesis),
+    Scenario("cluster", 1_200, no_cluster, cluster),
 )

@@ -8,6 +8,7 @@ all clients of a machine make one history: their times are of one clock.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import sys
@@ -23,7 +24,7 @@ sys.path[:0] = [str(Path(__file__).parent.parent / "kill")]
 from party import stopping  # noqa: E402 - the path comes first
 
 import zmqmq  # noqa: E402
-from zmqmq.errors import RetriableError, ZmqmqError  # noqa: E402
+from zmqmq.errors import DeliveryFailed, RetriableError, ZmqmqError  # noqa: E402
 from zmqmq.testing.history import Batch, Operation, Poll, Seen, Send  # noqa: E402
 
 LANES: Final = ((20.0, 1), (20.0, 4), (4.0, 2))
@@ -137,7 +138,7 @@ def main(urls: str, path: str, name: str, seed: str, *topics: str) -> None:
     chance, stop, pen = random.Random(seed), stopping(), Pen(Path(path))
     counts = {topic: int(count) for topic, _, count in (words.partition(":") for words in topics)}
     keys = [(topic, partition) for topic, count in counts.items() for partition in range(count)]
-    with zmqmq.Client(urls, timeout=LATE_SECONDS) as client:
+    with contextlib.closing(zmqmq.Client(urls, timeout=LATE_SECONDS)) as client:
         lanes = []
         for number, (seconds, burst_max) in enumerate(LANES):
             producers = {topic: client.producer(topic, linger=0.0, delivery_timeout=seconds) for topic in counts}
@@ -154,6 +155,8 @@ def main(urls: str, path: str, name: str, seed: str, *topics: str) -> None:
         for lane in lanes:
             if lane.is_busy:
                 lane.settle(pen, LATE_SECONDS)
+        with contextlib.suppress(DeliveryFailed):  # each failure has been written down
+            client.close()
 
 
 if __name__ == "__main__":
