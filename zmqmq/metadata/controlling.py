@@ -53,6 +53,8 @@ BALANCE_MS: Final = 5_000
 """Between two looks for partitions that are not led by their first replica."""
 BALANCE_MOVES_MAX: Final = 100
 """Leaders that move at a time."""
+CALM_MS: Final = 50
+"""After an append that was refused, before anything is decided anew: the same decision may be refused again."""
 CHANGES_WAITING_MAX: Final = 100_000
 """Proposals of leaders that wait for the end of the round; those beyond come again by themselves."""
 
@@ -104,6 +106,7 @@ class ActiveController:
         self._open: dict[int, _Purpose] = {}
         """What each proposal that is on its way is for."""
         self._repair_at_ms: int | None = None
+        self._calm_until_ms = 0
         """When every partition is to be settled again, because something was left undone."""
         self._wants_internal = False
         self._balance_at_ms = 0
@@ -119,6 +122,7 @@ class ActiveController:
         if self.epoch is None:
             return None
         times = [heard_ms + FENCE_MS for heard_ms in self._heard.values() if heard_ms + FENCE_MS > self._now_ms]
+        times += [self._calm_until_ms] if self._calm_until_ms > self._now_ms else []
         times += [self._now_ms + HEARTBEAT_MS] if self._repair_at_ms is None else [self._now_ms + HEARTBEAT_MS, self._repair_at_ms]
         return min(times)
 
@@ -163,6 +167,8 @@ class ActiveController:
         self._now_ms = now_ms
         if has_stalled:
             self._listen_anew()
+        if now_ms < self._calm_until_ms:
+            return
         if self._repair_at_ms is not None and now_ms >= self._repair_at_ms:
             self._repair_at_ms = None
             self._propose(_Purpose("repair"), membership.repaired(self._controller.pending))
@@ -190,6 +196,7 @@ class ActiveController:
         if purpose is not None:
             self._registering.pop(purpose.node_id, None)
             self._repair_at_ms = self._now_ms + HEARTBEAT_MS
+            self._calm_until_ms = self._now_ms + CALM_MS
 
     def propose(self, decision: Decision) -> int | None:
         """Append what a client's request decided. When the proposal that is returned is committed, all of it is; None: nothing to do."""
@@ -324,6 +331,7 @@ class ActiveController:
     def _forget(self) -> None:
         self.epoch = None
         self._repair_at_ms, self._wants_internal = None, False
+        self._calm_until_ms = 0
         for waiting in (self._heard, self._stopping, self._silent, self._registering, self._fenced_at, self._open):
             waiting.clear()
         self._changes.clear()

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 APPEND_BYTES_MAX: Final = 512 << 10
-"""Encoded records of one atomic append."""
+"""Encoded records of one atomic append, with what ``RECORD_OVERHEAD_BYTES`` adds."""
+RECORD_OVERHEAD_BYTES: Final = 64
+"""What each record counts for beside its own bytes; each append once more."""
 REPLAYED: Final = -1
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from zmqmq.errors import ZmqmqError
-from zmqmq.metadata.log import APPEND_BYTES_MAX
+from zmqmq.metadata.log import APPEND_BYTES_MAX, RECORD_OVERHEAD_BYTES
 from zmqmq.metadata.records import MetadataRecord, encode
 from zmqmq.model import PartitionId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-_RECORD_OVERHEAD_BYTES: Final = 32
-"""What a batch adds to each record, at most."""
 
 
 class Decision(Struct, frozen=True):
@@ -35,12 +32,12 @@ class Decision(Struct, frozen=True):
 def chunks(records: Iterable[MetadataRecord]) -> Iterator[tuple[MetadataRecord, ...]]:
     """The records in order, in appends that the metadata log takes."""
     chunk: list[MetadataRecord] = []
-    size = 0
+    size = RECORD_OVERHEAD_BYTES
     for record in records:
-        added = len(encode(record)) + _RECORD_OVERHEAD_BYTES
+        added = len(encode(record)) + RECORD_OVERHEAD_BYTES
         if chunk and size + added > APPEND_BYTES_MAX:
             yield tuple(chunk)
-            chunk, size = [], 0
+            chunk, size = [], RECORD_OVERHEAD_BYTES
         chunk.append(record)
         size += added
     if chunk:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from msgspec import Struct
 
+from zmqmq.metadata.log import RECORD_OVERHEAD_BYTES
+
 if TYPE_CHECKING:
     from zmqmq.ports import Buffer
-
-ENTRY_OVERHEAD_BYTES: Final = 64
-"""What an entry and each of its records count for beside their bytes, in every bound; so that empty ones cost something too."""
 
 
 class Member(NamedTuple):
@@ -105,5 +104,5 @@ class EntryStore(Protocol):
 
 
 def records_bytes(records: tuple[bytes, ...]) -> int:
-    """What they count for in bounds."""
-    return ENTRY_OVERHEAD_BYTES + sum(len(record) + ENTRY_OVERHEAD_BYTES for record in records)
+    """What they count for in every bound; an empty entry counts too."""
+    return RECORD_OVERHEAD_BYTES + sum(len(record) + RECORD_OVERHEAD_BYTES for record in records)
