@@ -91,12 +91,13 @@ def process_actions(grip: Grip) -> list[Action]:
     found = []
     for role in ROLES:
         found.append(grip.on(role, "kill -9", members.kill, members.start, DOWN_SECONDS))
-        found.append(grip.on(role, "SIGSTOP", lambda n: _signal(members, n, "STOP"), lambda n: _signal(members, n, "CONT"), PAUSE_SECONDS))
+        found.append(stop_and_go(grip, role, PAUSE_SECONDS))
     return found + grip.several()
 
 
-def _signal(members: Members, node: int, name: Literal["STOP", "CONT"]) -> None:
-    members.signal(node, signal.Signals[f"SIG{name}"])
+def stop_and_go(grip: Grip, role: Role, seconds: tuple[float, float]) -> Action:
+    members = grip.members
+    return grip.on(role, "SIGSTOP", lambda n: members.signal(n, signal.SIGSTOP), lambda n: members.signal(n, signal.SIGCONT), seconds)
 
 
 def network_actions(grip: Grip, switch: Switch) -> list[Action]:
