@@ -32,6 +32,6 @@ def test_a_damaged_log_is_thrown_away_only_when_its_broker_cannot_be_elected(
 ) -> None:
     logs, dispatch = DamagedLogs(), Dispatch()
     replicas = Replicas(ME, logs, Partitions(ME, logs, dispatch), dispatch)
-    replicas.on_registered(1, ClusterImage(), 0)
+    replicas.on_registered(1, ClusterImage())
     replicas.place(PartitionId(TOPIC, 0), topic(), PartitionImage(1, 1, 1, (0, 1, 2), isr, eligible), 0)
     assert bool(replicas.following.take_work().resets) == is_reset

@@ -275,15 +275,15 @@ class ClusterDesk:
         """Take this broker's roles; the logs that they need have been made. Tells whether there were any to take."""
         membership, replicas = self.membership, self.replicas
         if membership.broker_epoch > replicas.broker_epoch:
-            replicas.on_registered(membership.broker_epoch, self._partitions.image, now.ms)
-            return True
-        return self._partitions.place(now.ms)
+            replicas.on_registered(membership.broker_epoch, self._partitions.image)
+        return self._partitions.place(now)
 
     def next_deadline_ms(self) -> int | None:
         times = [self.forming.next_deadline_ms(), self.membership.next_deadline_ms(), self.replicas.next_deadline_ms()]
         times += [self.active.next_deadline_ms, self._forwarding.next_deadline_ms()]
         times += [self.engine.next_deadline_ms()] if self.engine is not None else []
         times += [self.membership.lease_end_ms()] if self._partitions.may_lead else []
+        times += [0] if self._partitions.has_placing else []
         return min((time for time in times if time is not None), default=None)
 
     def _log_error(self) -> ZmqmqError | None:

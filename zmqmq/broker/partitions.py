@@ -5,6 +5,7 @@ An idle partition costs nothing here: its leader is made when the first request 
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Protocol
 
 from zmqmq.broker.dispatch import Dispatch
@@ -19,11 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from zmqmq.batch import StampedBatch
+    from zmqmq.broker.dispatch import Now
     from zmqmq.broker.replicas import Replicas
     from zmqmq.facts import LogState, Synced
     from zmqmq.metadata.image import PartitionImage
 
 
+PLACED_PER_TURN_MAX: Final = 500
+"""Roles taken before the broker listens again: others must not take it for dead over an image that changed everything."""
 DELETED_MAX: Final = 1_000
 """Deleted topics that a member of a cluster remembers, to tell them from those that it has not heard of yet."""
 
@@ -58,6 +62,7 @@ class Partitions:
         self._deleted: dict[bytes, None] = {}
         """Topics that were deleted lately."""
         self._placing: dict[PartitionId, None] = {}
+        self._placed_us = -1
         """Whose roles may have changed, once their logs exist."""
 
     def __iter__(self) -> Iterator[PartitionLeader]:
@@ -126,12 +131,14 @@ class Partitions:
                 self.replicas.on_appending(partition, tuple(batches))
         return [Append(partition, tuple(batches)) for partition, batches in appends.items()]
 
-    def place(self, now_ms: int) -> bool:
-        """Take the roles that the last images gave to this broker; the logs that they need have been made. Tells whether there were any."""
-        if not self._placing or self.replicas is None:
+    def place(self, now: Now) -> bool:
+        """Take the roles that the last images gave to this broker, some in each turn; the logs that they need have been made. Tells
+        whether there were any."""
+        if not self._placing or self.replicas is None or now.us == self._placed_us:
             return False
-        placing, self._placing = self._placing, {}
-        for partition in placing:
+        self._placed_us = now.us
+        for partition in list(islice(self._placing, PLACED_PER_TURN_MAX)):
+            del self._placing[partition]
             topic = self.image.topics.get(partition.topic_id)
             if topic is None:
                 continue
@@ -139,13 +146,18 @@ class Partitions:
             leadership = Leadership(image.leader_epoch, image.isr, image.partition_epoch, image.replicas)
             leader = self._leaders.get(partition)
             if partition in self.replicas.leading:
-                has_moved = self.replicas.leading.on_leadership(partition, leadership, now_ms)
+                has_moved = self.replicas.leading.on_leadership(partition, leadership, now.ms)
             else:
                 has_moved = leader is not None and leader.leadership.epoch == leadership.epoch and leader.set_leadership(leadership)
             if has_moved:
                 self.note_advanced(partition)
-            self.replicas.place(partition, topic, image, now_ms)
+            self.replicas.place(partition, topic, image, now.ms)
         return True
+
+    def place_all(self) -> None:
+        """Every role is to be taken anew."""
+        for topic in self.image.topics.values():
+            self._placing.update((PartitionId(topic.topic_id, number), None) for number in range(len(topic.partitions)))
 
     @property
     def has_placing(self) -> bool:
@@ -202,12 +214,12 @@ class Partitions:
                 self._remove(topic)
 
     def _change(self, before: TopicImage | None, topic: TopicImage) -> None:
+        has_settings = before is None or before.settings != topic.settings
         for number, image in enumerate(topic.partitions):
-            partition = PartitionId(topic.topic_id, number)
             known = before.partitions[number] if before is not None and number < len(before.partitions) else None
-            has_settings = before is None or before.settings != topic.settings
             if known is image and not has_settings:
                 continue
+            partition = PartitionId(topic.topic_id, number)
             is_new = known is None or self.node_id not in known.replicas
             if self.node_id in image.replicas and (is_new or has_settings):
                 self._dispatch.effects.append(CreateLog(partition, topic.settings))

@@ -52,14 +52,12 @@ class Replicas:
         self._discarded: list[ResetLog] = []
         self._logs = logs
 
-    def on_registered(self, broker_epoch: int, image: ClusterImage, now_ms: int) -> None:
+    def on_registered(self, broker_epoch: int, image: ClusterImage) -> None:
         """This life of the broker is registered and has applied that: its roles begin."""
         self.broker_epoch = broker_epoch
         self.following.set_broker_epoch(broker_epoch)
         self.on_brokers(image)
-        for topic in image.topics.values():
-            for number, partition in enumerate(topic.partitions):
-                self.place(PartitionId(topic.topic_id, number), topic, partition, now_ms)
+        self._partitions.place_all()
 
     def on_brokers(self, image: ClusterImage) -> None:
         self.leading.set_brokers({node: broker.broker_epoch for node, broker in image.brokers.items() if not broker.is_fenced})
@@ -173,7 +171,7 @@ class Replicas:
         effects.extend(discarded)
         effects.extend(work.appends)
         effects.extend(work.starts)
-        if work.wants_sync:
+        if work.wants_sync or work.starts:
             self._dispatch.wants_sync = True
         effects.extend(Subscribe(*change) for change in self.following.take_subscriptions())
         effects.extend(Publish(tuple(frames)) for frames in self.leading.take_published(now.ms))
