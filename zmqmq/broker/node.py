@@ -221,6 +221,8 @@ class Node:
         """New log starts that were asked for are on disk."""
         for fact in moved:
             self._ends.on_start_synced(fact)
+            if self.partitions.replicas is not None:
+                self.partitions.replicas.following.on_start_synced(fact.partition, fact.log_start)
         self._settle(now)
 
     def on_start_failed(self, partition: PartitionId, error: ZmqmqError, now: Now) -> None:

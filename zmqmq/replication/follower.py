@@ -60,6 +60,7 @@ class PartitionFollower:
         "_leader_watermark",
         "_seed",
         "_start_asked",
+        "_synced_start",
         "_written_epochs",
         "epochs",
         "held_bytes",
@@ -83,7 +84,7 @@ class PartitionFollower:
         """A log that is out of service (``state.error``) waits for ``heal``."""
         self.partition = partition
         self.epochs = list(state.epochs)
-        self.log_start = state.log_start
+        self.log_start = self._synced_start = state.log_start
         self.log_end = self.next_offset = state.log_end
         self.synced_end = state.synced_end
         self.high_watermark = max(state.log_start, min(high_watermark, state.log_end))
@@ -129,7 +130,7 @@ class PartitionFollower:
         return ReplicaFetchEntry(*self.partition, self.leader_epoch, self.next_offset, self.last_epoch)
 
     def report_entry(self) -> ReportEntry:
-        return ReportEntry(*self.partition, self.leader_epoch, self.log_end, self.synced_end, self.high_watermark, self.log_start)
+        return ReportEntry(*self.partition, self.leader_epoch, self.log_end, self.synced_end, self.high_watermark, self._synced_start)
 
     def take_effects(self) -> list[FollowerEffect]:
         effects, self._effects = self._effects, []
@@ -224,11 +225,15 @@ class PartitionFollower:
         """The records before ``log_start`` are gone."""
         self.log_start = max(self.log_start, min(log_start, self.log_end))
         self.high_watermark = max(self.high_watermark, self.log_start)
-        self.wants_report = self.is_validated
         self._check()
 
+    def on_start_synced(self, log_start: int) -> None:
+        """A power cut does not bring the records before ``log_start`` back: only now it is reported."""
+        self._synced_start = max(self._synced_start, min(log_start, self.log_start))
+        self.wants_report = self.is_validated
+
     def _begin_at(self, log_start: int, end: int) -> None:
-        self.log_start = log_start
+        self.log_start = self._synced_start = log_start
         self.log_end = self.next_offset = self.synced_end = end
         self.high_watermark = max(log_start, min(self.high_watermark, end))
         self._leader_watermark = self.high_watermark
@@ -319,7 +324,7 @@ class PartitionFollower:
         self._leader_start = max(self._leader_start, log_start)
         self.high_watermark = max(self.high_watermark, min(self._leader_watermark, self.log_end))
         wanted = min(self._leader_start, self.high_watermark)
-        if wanted > max(self.log_start, self._start_asked):
+        if wanted > max(self._synced_start, self._start_asked):  # retention may have been there before, without a word in the journal
             self._start_asked = wanted
             self._effects.append(MoveLogStart(self.partition, wanted))
         self._check()

@@ -235,6 +235,9 @@ class Following:
     def on_start_moved(self, partition: PartitionId, log_start: int) -> None:
         self._tell(partition, lambda follower: follower.on_start_moved(log_start))
 
+    def on_start_synced(self, partition: PartitionId, log_start: int) -> None:
+        self._tell(partition, lambda follower: follower.on_start_synced(log_start))
+
     def take_work(self) -> Work:
         """What the facts of this round ask of the store."""
         work, self._work = self._work, Work()
