@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from attacked import ABORT
 
 import zmqmq
-from zmqmq.errors import TimeoutError, ZmqmqError
+from zmqmq.errors import ZmqmqError
 from zmqmq.testing.processes import START_SECONDS_MAX, BrokerProcess, NodePlan, serve_command
 
 CLIENTS_PORT: Final = 5570
@@ -125,10 +125,14 @@ class Members:
         return missing
 
     def _missing(self, client: zmqmq.Client) -> str:
+        """Each is asked: one that has just come back tells what was when it went."""
+        return "; ".join(filter(None, [self._missing_at(node, client) for node in sorted(self._should_run)]))
+
+    def _missing_at(self, node: int, client: zmqmq.Client) -> str:
         try:
-            found = client.admin.describe_cluster(timeout=ASK_SECONDS)
-        except (ZmqmqError, TimeoutError) as error:
-            return f"nobody answers: {type(error).__name__}: {error}"
+            found = client.admin.describe_cluster(node=node, timeout=ASK_SECONDS)
+        except ZmqmqError as error:
+            return f"node {node} does not answer: {type(error).__name__}: {error}"
         if found.controller < 0 or found.under_replicated or found.leaderless or any(broker.is_fenced for broker in found.brokers):
             return str(found)
         return ""
