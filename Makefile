@@ -14,7 +14,7 @@ help:
 	@echo 'make sim     230 seeds of the simulator (SEEDS=a..b: those, into the ledger; SEED=n: one again, shrunk if it fails)'
 	@echo 'make plant   bugs planted into the code, each found by the simulator (most of an hour; NAME=part of a name)'
 	@echo 'make kills   a broker killed 300 times under load, every promise checked (some minutes; KILLS=n SEED=n)'
-	@echo 'make faults  power cuts, failing system calls, full disks, cut networks: real ones (root; some minutes; SEED=n)'
+	@echo 'make faults  power cuts, failing system calls, full disks, cut networks, broken clusters: real ones (root; SEED=n ONLY=cluster)'
 	@echo 'make fuzz    every decoder against damaged input (EXECUTIONS=n SEED=n)'
 	@echo 'make clean   remove what the others made'
 
@@ -58,7 +58,7 @@ kills: $(READY)
 	$(BIN)/python tests/kill/run.py --kills $(KILLS) $(if $(SEED),--seed $(SEED))
 
 faults: $(READY)
-	$(BIN)/python tests/faults/faults_run.py $(if $(SEED),--seed $(SEED))
+	$(BIN)/python tests/faults/faults_run.py $(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only '$(ONLY)')
 
 EXECUTIONS ?= 10000000
 fuzz: $(READY)
