@@ -74,7 +74,7 @@ def test_damage_is_found_while_the_broker_runs() -> None:
         if store.checkpoint_due():
             checkpoint(store)
 
-    disk.work, disk.every = work, 5
+    disk.work, disk.every = work, 8
     result = verify_directory(disk, ROOT)
     assert not result.is_ok
     assert result.is_in_use

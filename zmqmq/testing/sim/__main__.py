@@ -14,7 +14,7 @@ from zmqmq.testing.sim import campaign
 from zmqmq.testing.sim.run import Result, run
 from zmqmq.testing.sim.shrink import shrink
 
-SEEDS: Final = (range(200), range(1_000_000, 1_000_030))
+SEEDS: Final = (range(292), range(1_000_000, 1_000_008))
 """Of one broker and of three, in the time that a test run has for them."""
 
 
