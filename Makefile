@@ -11,7 +11,7 @@ help:
 	@echo 'make test    set everything up; checks and tests'
 	@echo 'make check   format, lint, types, layers'
 	@echo 'make bench   speed of this machine (some minutes)'
-	@echo 'make sim     230 seeds of the simulator (SEEDS=a..b: those, into the ledger; SEED=n: one again, shrunk if it fails)'
+	@echo 'make sim     300 seeds of the simulator (SEEDS=a..b: those, into the ledger; SEED=n: one again, shrunk if it fails)'
 	@echo 'make plant   bugs planted into the code, each found by the simulator (most of an hour; NAME=part of a name)'
 	@echo 'make kills   a broker killed 300 times under load, every promise checked (some minutes; KILLS=n SEED=n)'
 	@echo 'make faults  power cuts, failing system calls, full disks, cut networks, broken clusters: real ones (root; SEED=n ONLY=cluster)'
