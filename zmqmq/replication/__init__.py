@@ -1,1 +1,1 @@
-"""Leading a partition: ends, watermark, epochs, acknowledgements."""
+"""Leading and following partitions: ends, watermark, epochs, the in-sync set, acknowledgements."""
